@@ -1,0 +1,4 @@
+//! The coordinating role: the records and the service that writes them.
+
+pub mod records;
+pub mod service;

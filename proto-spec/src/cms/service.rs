@@ -1,0 +1,291 @@
+//! What the coordinator does: admits, follows everybody's evidence, places groups, checks receipts, answers with maps.
+//! It decides; `Host` writes the records and sends the answers.
+
+use std::collections::BTreeMap;
+
+use super::records::{Command, Credential, Group};
+use crate::attest::enroll::{Candidate, OpenChallenge};
+use crate::attest::evidence::{Appraised, SignedEvidence};
+use crate::attest::quote::Quote;
+use crate::attest::tpm::CredentialBlob;
+use crate::credential::head::{HeadVerified, SignedHead, credential_id};
+use crate::credential::placement::{self, Candidate as PlacementCandidate};
+use crate::credential::shard_map::{MapHolder, ShardMap};
+use crate::credential::split::PutOrder;
+use crate::error::Check;
+use crate::limits::{ENROLMENT_MS, ENROLMENTS_OPEN_MAX};
+use crate::membership::{Admission, MemberRecord, Role};
+use crate::suite::Generator;
+use crate::ticket::TicketVerified;
+use crate::types::{CredentialId, Generation, GroupId, HostId, Purpose, SecretBytes, Time, TransportKey};
+use crate::view::View;
+use crate::wire::{Address, DealBundle, EnrolHello, Holder, Presence, PutReceipt, Standing};
+
+/// What the coordinator last saw of a member.
+#[derive(Debug, Clone)]
+struct Sighting {
+    appraised: Result<Appraised, Check>,
+    address: Address,
+}
+
+/// The coordinator's soft state.
+#[derive(Default)]
+pub struct State {
+    open: BTreeMap<TransportKey, (OpenChallenge, Time)>,
+    seen: BTreeMap<HostId, Sighting>,
+}
+
+/// Answer to a joiner's first message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Greeting {
+    /// It was let in before, by this very ticket.
+    AlreadyIn,
+    /// It is to answer this.
+    Challenge(Vec<CredentialBlob>),
+}
+
+/// Where an order may go: the bundle, and the group's command where it is new.
+pub struct Placed {
+    /// A new group to record first.
+    pub group: Option<Group>,
+    /// What the dealer checks.
+    pub bundle: DealBundle,
+}
+
+impl State {
+    /// Checks a joiner and challenges its TPM.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn greet(
+        &mut self,
+        view: View<'_>,
+        generator: &mut Generator,
+        from: &TransportKey,
+        hello: &EnrolHello,
+    ) -> Result<Greeting, Check> {
+        let genesis = view.records.genesis().ok_or(Check::NotReady)?;
+        if hello.keys.transport != *from {
+            return Err(Check::Transport);
+        }
+        let ticket = TicketVerified::check(view.suite, genesis, &hello.ticket, view.now.wall_ms)?;
+        if let Some(member) = view.records.admitted_by(&ticket.ticket().serial) {
+            let same = member.record().transport == *from && member.record().ak == hello.keys.ak;
+            return if same { Ok(Greeting::AlreadyIn) } else { Err(Check::TicketUsed) };
+        }
+        let candidate = Candidate::check(view.suite, genesis, &ticket, &hello.keys, view.now.wall_ms)?;
+        view.records.check_newcomer(candidate.record())?;
+        self.open.retain(|_, (_, deadline)| view.now.monotonic < *deadline);
+        if self.open.len() >= ENROLMENTS_OPEN_MAX && !self.open.contains_key(from) {
+            return Err(Check::Capacity);
+        }
+        let (open, blobs) = candidate.challenge(view.suite, generator)?;
+        self.open.insert(*from, (open, view.now.monotonic.plus(ENROLMENT_MS)));
+        Ok(Greeting::Challenge(blobs))
+    }
+
+    /// Checks the answer to a challenge and admits: the command to record.
+    ///
+    /// # Errors
+    /// The first check that fails; the challenge is spent either way.
+    pub fn admit(
+        &mut self,
+        view: View<'_>,
+        secret: &SecretBytes,
+        from: &TransportKey,
+        quote: &Quote,
+    ) -> Result<Command, Check> {
+        let (open, deadline) = self.open.remove(from).ok_or(Check::Challenge)?;
+        if view.now.monotonic >= deadline {
+            return Err(Check::Challenge);
+        }
+        let record = open.check_answer(view.suite, view.mesh, quote)?;
+        view.records.check_newcomer(&record)?;
+        let admission = Admission::sign(view.suite, view.mesh, secret, record).ok_or(Check::NotReady)?;
+        Ok(Command::Admit(admission))
+    }
+
+    /// Appraises a member's evidence of this epoch and remembers where it is.
+    pub fn see(&mut self, view: View<'_>, host: &HostId, signed: &SignedEvidence, address: Address) {
+        let appraised = view.appraise(signed).map(|(appraised, _)| appraised);
+        self.seen.insert(*host, Sighting { appraised, address });
+    }
+
+    /// How every member stands.
+    pub fn presence(&self, view: View<'_>) -> Vec<Presence> {
+        let one = |member: &crate::membership::Member| {
+            let host = member.record().host;
+            let sighting = self.seen.get(&host);
+            let standing = match sighting.map(|sighting| &sighting.appraised) {
+                Some(Ok(appraised)) if view.is_current(appraised) => Standing::Good,
+                Some(Err(check)) => Standing::Refused(*check),
+                Some(Ok(_)) | None => Standing::Absent,
+            };
+            Presence { host, address: sighting.map(|s| s.address.clone()).unwrap_or_default(), standing }
+        };
+        view.records.members().map(one).collect()
+    }
+
+    /// The current, good evidence of a member.
+    fn evidence(&self, view: View<'_>, host: &HostId) -> Option<&SignedEvidence> {
+        let appraised = self.seen.get(host)?.appraised.as_ref().ok()?;
+        view.is_current(appraised).then(|| appraised.signed())
+    }
+
+    fn holder(&self, view: View<'_>, host: &HostId) -> Result<Holder, Check> {
+        let member = view.records.member(host).ok_or(Check::Membership)?;
+        let evidence = self.evidence(view, host).ok_or(Check::EvidenceMissing)?.clone();
+        Ok(Holder { admission: member.admission().clone(), evidence })
+    }
+
+    /// Finds the group for an order: an active one of the same terms whose holders all stand, else a new one.
+    ///
+    /// # Errors
+    /// [`Check::Spread`] where the hosts that stand cannot meet the terms, or another check.
+    pub fn place(&self, view: View<'_>, coordinator: &HostId, order: &PutOrder) -> Result<Placed, Check> {
+        let standing = |group: &Group| group.holders.iter().all(|host| self.evidence(view, host).is_some());
+        let known = view.records.groups().find(|group| group.terms == order.terms && standing(group));
+        let (group, is_new) = match known {
+            Some(group) => (group.clone(), false),
+            None => (self.draw(view, order)?, true),
+        };
+        let holders = group.holders.iter().map(|host| self.holder(view, host)).collect::<Result<Vec<_>, _>>()?;
+        let coordinator = self.holder(view, coordinator)?;
+        let genesis = view.records.genesis().ok_or(Check::NotReady)?.signed().clone();
+        let id = credential_id(&order.client, &order.name);
+        let bundle = DealBundle {
+            genesis,
+            epochs: self.epochs_of(view, &holders, &coordinator),
+            group: group.id,
+            generation: group.generation,
+            holders,
+            coordinator,
+            previous: view.records.credential(&id).map(|credential| credential.head.signed().clone()),
+        };
+        Ok(Placed { group: is_new.then_some(group), bundle })
+    }
+
+    fn epochs_of(&self, view: View<'_>, holders: &[Holder], coordinator: &Holder) -> Vec<crate::epoch::SignedEpoch> {
+        let rounds: std::collections::BTreeSet<_> =
+            holders.iter().chain([coordinator]).map(|holder| holder.evidence.evidence.round).collect();
+        let epoch = |round| view.epochs.current_at(view.calendar, view.now, round);
+        rounds.into_iter().filter_map(epoch).map(|epoch| epoch.signed().clone()).collect()
+    }
+
+    fn draw(&self, view: View<'_>, order: &PutOrder) -> Result<Group, Check> {
+        let epoch = view.epochs.current(view.calendar, view.now).ok_or(Check::OwnEpoch)?;
+        let stands = |record: &&MemberRecord| record.role == Role::Host && self.evidence(view, &record.host).is_some();
+        let hosts: Vec<&MemberRecord> = view.records.members().map(|member| member.record()).filter(stands).collect();
+        let candidates: Vec<PlacementCandidate<'_>> = hosts
+            .iter()
+            .map(|record| PlacementCandidate {
+                host: record.host,
+                domain: &record.domain,
+                region: &record.region,
+                zone: &record.zone,
+            })
+            .collect();
+        let number = view.records.applied().to_be_bytes();
+        let id = GroupId(Purpose::Group.digest(&[&view.mesh.0, &epoch.beacon().0, &number]).0);
+        let holders = placement::draw(order.terms, &candidates, epoch.beacon(), &id.0)?;
+        Ok(Group { id, terms: order.terms, generation: Generation(1), holders })
+    }
+
+    /// Checks head and receipts: the command to record.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn check_put(view: View<'_>, head: &SignedHead, receipts: &[PutReceipt]) -> Result<Command, Check> {
+        let head = HeadVerified::check(view.suite, view.mesh, head)?;
+        view.records.check_head(&head)?;
+        let first = receipts.first().ok_or(Check::Receipts)?;
+        let group = view.records.group(&first.group).ok_or(Check::Group)?;
+        if group.generation != first.generation || group.terms != head.head().terms {
+            return Err(Check::Group);
+        }
+        let mut flushed = Vec::new();
+        for receipt in receipts {
+            let same = receipt.head == *head.digest()
+                && receipt.group == first.group
+                && receipt.generation == first.generation
+                && receipt.commitments == first.commitments
+                && group.holder_of(receipt.index) == Some(&receipt.holder);
+            if !same || flushed.contains(&receipt.index) || !receipt_holds(view, receipt) {
+                return Err(Check::Receipts);
+            }
+            flushed.push(receipt.index);
+        }
+        if flushed.len() < usize::from(group.terms.quorum()) {
+            return Err(Check::Receipts);
+        }
+        flushed.sort_unstable();
+        Ok(Command::Head {
+            head: head.signed().clone(),
+            group: group.id,
+            generation: group.generation,
+            commitments: first.commitments,
+            flushed,
+        })
+    }
+
+    /// The map for an instance: its evidence must be good and the owner must allow it.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn map_for_reader(
+        &self,
+        view: View<'_>,
+        id: &CredentialId,
+        signed: &SignedEvidence,
+    ) -> Result<(ShardMap, Vec<String>), Check> {
+        let (_, reader) = view.appraise(signed)?;
+        let credential = view.records.credential(id).ok_or(Check::Unknown)?;
+        credential.head.head().check_reader(reader)?;
+        Ok((self.map(view, credential)?, vec![reader.map_recipient.clone()]))
+    }
+
+    /// The map for the owner's own recipients: whoever carries it cannot read it.
+    ///
+    /// # Errors
+    /// [`Check::Unknown`] where there is no such credential or it names no recipient.
+    pub fn map_for_owner(&self, view: View<'_>, id: &CredentialId) -> Result<(ShardMap, Vec<String>), Check> {
+        let credential = view.records.credential(id).ok_or(Check::Unknown)?;
+        let recipients = credential.head.head().recipients.clone();
+        if recipients.is_empty() { Err(Check::Unknown) } else { Ok((self.map(view, credential)?, recipients)) }
+    }
+
+    fn map(&self, view: View<'_>, credential: &Credential) -> Result<ShardMap, Check> {
+        let group = view.records.group(&credential.group).ok_or(Check::Group)?;
+        let holder = |host: &HostId| {
+            let record = view.records.member(host)?.record();
+            let address = self.seen.get(host).map(|sighting| sighting.address.clone()).unwrap_or_default();
+            Some(MapHolder { host: *host, name: record.name.clone(), transport: record.transport, address })
+        };
+        Ok(ShardMap {
+            mesh: *view.mesh,
+            head: credential.head.signed().clone(),
+            generation: credential.generation,
+            commitments: credential.commitments,
+            holders: group.holders.iter().map(holder).collect::<Option<Vec<_>>>().ok_or(Check::Membership)?,
+        })
+    }
+}
+
+/// What a holder signs for a stored share.
+pub fn receipt_bytes(view: View<'_>, receipt: &PutReceipt) -> Vec<u8> {
+    let body = Purpose::Receipt.digest(&[
+        &receipt.holder.0,
+        &[receipt.index.0],
+        &receipt.head.0,
+        &receipt.group.0,
+        &receipt.generation.0.to_be_bytes(),
+        &receipt.commitments.0,
+    ]);
+    Purpose::Receipt.signed_bytes(view.mesh, &body.0)
+}
+
+fn receipt_holds(view: View<'_>, receipt: &PutReceipt) -> bool {
+    view.records.member(&receipt.holder).is_some_and(|member| {
+        view.suite.ed25519_holds(&member.record().transport, &receipt_bytes(view, receipt), &receipt.signature)
+    })
+}

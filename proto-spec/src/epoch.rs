@@ -1,0 +1,233 @@
+//! Epochs: what time it is in the mesh, and until when a round is *current*.
+//!
+//! In this step the coordinator signs 32 random bytes per epoch with a plain BLS key. The threshold beacon and the
+//! header will take its place; what is current will not change.
+
+use serde::{Deserialize, Serialize};
+
+use crate::genesis::Genesis;
+use crate::limits::EPOCHS_KEPT;
+use crate::suite::{Suite, VerifiedKey};
+use crate::types::{Beacon, BlsSignature, MeshId, Now, Purpose, Round, SecretBytes, Time};
+
+/// When the epochs of a mesh begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calendar {
+    genesis_ms: u64,
+    epoch_ms: u64,
+}
+
+impl Calendar {
+    /// The calendar of a genesis.
+    pub fn of(genesis: &Genesis) -> Self {
+        Self { genesis_ms: genesis.created_ms, epoch_ms: genesis.epoch_ms.max(1) }
+    }
+
+    /// Length of an epoch in milliseconds.
+    pub fn epoch_ms(&self) -> u64 {
+        self.epoch_ms
+    }
+
+    /// Round = 1 + (wall clock - genesis) / epoch length.
+    pub fn round_at(&self, wall_ms: u64) -> Round {
+        Round(1 + wall_ms.saturating_sub(self.genesis_ms) / self.epoch_ms)
+    }
+
+    /// Wall clock at which a round begins.
+    pub fn start_of(&self, round: Round) -> u64 {
+        self.genesis_ms.saturating_add(round.0.saturating_sub(1).saturating_mul(self.epoch_ms))
+    }
+
+    /// Milliseconds until the next round begins by the wall clock.
+    pub fn until_next(&self, wall_ms: u64) -> u64 {
+        self.start_of(Round(self.round_at(wall_ms).0 + 1)).saturating_sub(wall_ms).max(1)
+    }
+
+    /// Whether a round lies ahead of the clock by more than half an epoch.
+    pub fn is_ahead(&self, round: Round, wall_ms: u64) -> bool {
+        self.start_of(round) > wall_ms.saturating_add(self.epoch_ms / 2)
+    }
+
+    /// Whether evidence or an epoch of this round is still taken: until round + 2 begins.
+    pub fn is_current(&self, round: Round, wall_ms: u64) -> bool {
+        wall_ms < self.start_of(Round(round.0.saturating_add(2)))
+    }
+}
+
+/// An epoch as the coordinator announces it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedEpoch {
+    /// Its round.
+    pub round: Round,
+    /// What nobody could know before.
+    pub beacon: Beacon,
+    /// The coordinator's signature over both.
+    pub signature: BlsSignature,
+}
+
+impl SignedEpoch {
+    fn body(round: Round, beacon: &Beacon) -> Vec<u8> {
+        [round.0.to_be_bytes().as_slice(), &beacon.0].concat()
+    }
+
+    /// Signs an epoch.
+    pub fn sign(suite: &dyn Suite, mesh: &MeshId, secret: &SecretBytes, round: Round, beacon: Beacon) -> Option<Self> {
+        let bytes = Purpose::Epoch.signed_bytes(mesh, &Self::body(round, &beacon));
+        Some(Self { round, beacon, signature: suite.bls_sign(secret, &bytes)? })
+    }
+}
+
+/// An epoch whose signature holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochVerified(SignedEpoch);
+
+impl EpochVerified {
+    /// Checks the coordinator's signature.
+    pub fn check(suite: &dyn Suite, mesh: &MeshId, key: &VerifiedKey, epoch: &SignedEpoch) -> Option<Self> {
+        let bytes = Purpose::Epoch.signed_bytes(mesh, &SignedEpoch::body(epoch.round, &epoch.beacon));
+        key.holds(suite, &bytes, &epoch.signature).then(|| Self(epoch.clone()))
+    }
+
+    /// Its round.
+    pub fn round(&self) -> Round {
+        self.0.round
+    }
+
+    /// Its beacon.
+    pub fn beacon(&self) -> &Beacon {
+        &self.0.beacon
+    }
+
+    /// The signed form, to show to others.
+    pub fn signed(&self) -> &SignedEpoch {
+        &self.0
+    }
+}
+
+/// The last few epochs that this host verified, and when.
+#[derive(Debug)]
+pub struct Epochs {
+    seen: Vec<(EpochVerified, Time)>,
+    floor: Round,
+}
+
+impl Default for Epochs {
+    fn default() -> Self {
+        Self::above(Round(0))
+    }
+}
+
+impl Epochs {
+    /// None seen yet since the start; before it, this was the highest: nothing older is taken again.
+    pub fn above(floor: Round) -> Self {
+        Self { seen: Vec::new(), floor }
+    }
+
+    /// Takes an epoch in, unless it is known, older than all, ahead of the clock, or past. Says whether it is new.
+    pub fn accept(&mut self, calendar: &Calendar, now: Now, epoch: EpochVerified) -> bool {
+        let round = epoch.round();
+        let newest = self.seen.last().map_or(Round(0), |(epoch, _)| epoch.round());
+        if round < self.floor
+            || round <= newest
+            || calendar.is_ahead(round, now.wall_ms)
+            || !calendar.is_current(round, now.wall_ms)
+        {
+            return false;
+        }
+        self.seen.push((epoch, now.monotonic));
+        let keep = usize::try_from(EPOCHS_KEPT).unwrap_or(usize::MAX);
+        let surplus = self.seen.len().saturating_sub(keep);
+        self.seen.drain(..surplus);
+        true
+    }
+
+    /// The newest epoch, if it is current.
+    pub fn current(&self, calendar: &Calendar, now: Now) -> Option<&EpochVerified> {
+        self.seen.last().filter(|entry| Self::holds(calendar, now, entry)).map(|(epoch, _)| epoch)
+    }
+
+    /// The epoch of this round, if it is current: by the wall clock until round + 2 begins, and by the monotonic
+    /// clock never longer than that span after this host first verified it, whether or not another came.
+    pub fn current_at(&self, calendar: &Calendar, now: Now, round: Round) -> Option<&EpochVerified> {
+        self.seen
+            .iter()
+            .find(|(epoch, _)| epoch.round() == round)
+            .filter(|entry| Self::holds(calendar, now, entry))
+            .map(|(epoch, _)| epoch)
+    }
+
+    /// The newest round seen.
+    pub fn newest(&self) -> Option<Round> {
+        self.seen.last().map(|(epoch, _)| epoch.round())
+    }
+
+    fn holds(calendar: &Calendar, now: Now, (epoch, verified_at): &(EpochVerified, Time)) -> bool {
+        calendar.is_current(epoch.round(), now.wall_ms)
+            && !calendar.is_ahead(epoch.round(), now.wall_ms)
+            && now.monotonic < verified_at.plus(2 * calendar.epoch_ms())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::{Fake, Generator, Seed};
+
+    const CALENDAR: Calendar = Calendar { genesis_ms: 1_000, epoch_ms: 100 };
+
+    fn epoch(round: u64) -> EpochVerified {
+        let mut generator = Generator::new(&Seed([1; 32].into()));
+        let secret = Fake.bls_secret(&mut generator);
+        let key =
+            VerifiedKey::check(&Fake, &Fake.bls_public(&secret).unwrap(), &Fake.bls_prove(&secret).unwrap()).unwrap();
+        let signed = SignedEpoch::sign(&Fake, &MeshId::ZERO, &secret, Round(round), Beacon([5; 32])).unwrap();
+        EpochVerified::check(&Fake, &MeshId::ZERO, &key, &signed).unwrap()
+    }
+
+    fn at(monotonic: u64, wall_ms: u64) -> Now {
+        Now { monotonic: Time(monotonic), wall_ms }
+    }
+
+    #[test]
+    fn a_round_is_current_until_the_one_after_the_next_begins() {
+        assert_eq!(CALENDAR.round_at(1_000), Round(1));
+        assert_eq!(CALENDAR.round_at(1_199), Round(2));
+        assert!(CALENDAR.is_current(Round(1), 1_199));
+        assert!(!CALENDAR.is_current(Round(1), 1_200));
+    }
+
+    #[test]
+    fn a_round_far_ahead_of_the_clock_is_refused() {
+        let mut epochs = Epochs::default();
+        assert!(!epochs.accept(&CALENDAR, at(0, 1_049), epoch(2)));
+        assert!(epochs.accept(&CALENDAR, at(0, 1_050), epoch(2)));
+    }
+
+    #[test]
+    fn a_stopped_wall_clock_does_not_keep_an_epoch_alive() {
+        let mut epochs = Epochs::default();
+        assert!(epochs.accept(&CALENDAR, at(0, 1_000), epoch(1)));
+        assert!(epochs.current(&CALENDAR, at(199, 1_000)).is_some());
+        assert!(epochs.current(&CALENDAR, at(200, 1_000)).is_none());
+    }
+
+    #[test]
+    fn an_older_or_repeated_round_is_not_taken() {
+        let mut epochs = Epochs::default();
+        assert!(epochs.accept(&CALENDAR, at(0, 1_110), epoch(2)));
+        assert!(!epochs.accept(&CALENDAR, at(0, 1_110), epoch(2)));
+        assert!(!epochs.accept(&CALENDAR, at(0, 1_110), epoch(1)));
+    }
+
+    #[test]
+    fn a_signature_over_another_round_does_not_hold() {
+        let mut generator = Generator::new(&Seed([1; 32].into()));
+        let secret = Fake.bls_secret(&mut generator);
+        let key =
+            VerifiedKey::check(&Fake, &Fake.bls_public(&secret).unwrap(), &Fake.bls_prove(&secret).unwrap()).unwrap();
+        let mut signed = epoch(3).signed().clone();
+        signed.round = Round(4);
+        assert!(EpochVerified::check(&Fake, &MeshId::ZERO, &key, &signed).is_none());
+    }
+}

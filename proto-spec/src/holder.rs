@@ -1,0 +1,335 @@
+//! A holder: accepts a share, keeps it under a key that is its own, releases it to a reader whose evidence it
+//! appraised itself. It believes no coordinator: head and evidence are checked here again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::cms::service::receipt_bytes;
+use crate::credential::head::Dealer;
+use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::seal::{self, SealContext, ShardPlace};
+use crate::credential::split::commitments_digest;
+use crate::error::Check;
+use crate::limits::{MESSAGE_MAX, SHARES_HELD_MAX, UNRECORDED_BYTES_MAX, UNRECORDED_CLIENTS_MAX};
+use crate::membership::MemberRecord;
+use crate::suite::Generator;
+use crate::types::{
+    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic, Purpose, SecretBytes,
+    ShareIndex, SshKey,
+};
+use crate::view::View;
+use crate::wire::{self, PutReceipt};
+
+/// A share as it rests: its shard sealed, its head beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredShare {
+    /// The head that it belongs to.
+    pub head: SignedHead,
+    /// The group.
+    pub group: GroupId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Index of the share.
+    pub index: ShareIndex,
+    /// Commitments to the polynomial.
+    pub commitments: Vec<Commitment>,
+    /// The shard, sealed under HKDF(period key, its place).
+    #[serde(with = "serde_bytes")]
+    pub shard: Vec<u8>,
+}
+
+/// A share in memory: what was checked once is not checked again.
+struct Held {
+    stored: StoredShare,
+    head: HeadVerified,
+    /// Bytes that it occupies, its payload included.
+    bytes: usize,
+}
+
+/// Which share: several heads of one credential may lie beside each other until one is recorded.
+pub type ShareKey = (CredentialId, Digest);
+
+/// What a dealer sends to a holder.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// The head.
+    pub head: &'a SignedHead,
+    /// The group.
+    pub group: GroupId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Index of the share.
+    pub index: ShareIndex,
+    /// The share, sealed to this holder.
+    pub sealed: &'a [u8],
+    /// Commitments to the polynomial.
+    pub commitments: &'a [Commitment],
+    /// The encrypted payload.
+    pub pieces: &'a [ByteBuf],
+}
+
+/// What follows from an offer.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The receipt to send once everything is flushed.
+    pub receipt: PutReceipt,
+    /// The share to write; `None` where it is on disk already.
+    pub write: Option<(ShareKey, StoredShare)>,
+}
+
+/// What a holder gives to a reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// The head.
+    pub head: SignedHead,
+    /// Index of the share.
+    pub index: ShareIndex,
+    /// Commitments to the polynomial.
+    pub commitments: Vec<Commitment>,
+    /// The share, sealed to the reader's session key.
+    pub sealed: Vec<u8>,
+}
+
+/// The keys of this holder.
+#[derive(Clone, Copy)]
+pub struct HolderKeys<'a> {
+    /// This host.
+    pub host: &'a HostId,
+    /// Seed of its transport key: signs receipts.
+    pub transport: &'a SecretBytes,
+    /// Opens what dealers seal.
+    pub share_receiving: &'a SecretBytes,
+    /// Seals shards at rest.
+    pub period: &'a SecretBytes,
+}
+
+/// The shares of one host.
+#[derive(Default)]
+pub struct State {
+    held: BTreeMap<ShareKey, Held>,
+}
+
+impl State {
+    /// Takes back a share from disk.
+    ///
+    /// # Errors
+    /// The check that it fails: what was written by this host and does not read back is damage.
+    pub fn restore(&mut self, view: View<'_>, stored: StoredShare) -> Result<(), Check> {
+        let head = HeadVerified::check(view.suite, view.mesh, &stored.head)?;
+        let key = (head.head().id(), *head.digest());
+        self.held.insert(key, Held { bytes: occupied(&head), stored, head });
+        Ok(())
+    }
+
+    /// Checks an offered share and makes it ready to rest.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn accept(&mut self, view: View<'_>, keys: HolderKeys<'_>, offer: Offer<'_>) -> Result<Accepted, Check> {
+        let head = HeadVerified::check(view.suite, view.mesh, offer.head)?;
+        self.check_offer(view, keys.host, &head, &offer)?;
+        let key = (head.head().id(), *head.digest());
+        let receipt = Self::receipt(view, keys, &head, &offer).ok_or(Check::NotReady)?;
+        if let Some(held) = self.held.get(&key) {
+            // Asked again: the same share gets the same receipt, another one under the same head none.
+            let same = held.stored.commitments == offer.commitments && held.stored.group == offer.group;
+            return if same { Ok(Accepted { receipt, write: None }) } else { Err(Check::Share) };
+        }
+        self.check_capacity(view, &head)?;
+        let share = Self::open_offer(view, keys, &head, &offer).ok_or(Check::Share)?;
+        let k = head.head().terms.k;
+        let c0_fits = offer.commitments.first() == Some(&head.head().c0);
+        if !c0_fits || !view.suite.share_fits(k, offer.commitments, offer.index, &share) {
+            return Err(Check::Share);
+        }
+        let shard = seal::seal_at_rest(keys.period, &place(&head, offer.generation, offer.index), &share);
+        let stored = StoredShare {
+            head: offer.head.clone(),
+            group: offer.group,
+            generation: offer.generation,
+            index: offer.index,
+            commitments: offer.commitments.to_vec(),
+            shard: shard.ok_or(Check::NotReady)?,
+        };
+        self.held.insert(key, Held { stored: stored.clone(), bytes: occupied(&head), head });
+        Ok(Accepted { receipt, write: Some((key, stored)) })
+    }
+
+    fn check_offer(&self, view: View<'_>, host: &HostId, head: &HeadVerified, offer: &Offer<'_>) -> Result<(), Check> {
+        let group = view.records.group(&offer.group).ok_or(Check::Group)?;
+        let mine = group.index_of(host) == Some(offer.index);
+        if !mine || group.generation != offer.generation || group.terms != head.head().terms {
+            return Err(Check::Group);
+        }
+        if let Some(recorded) = view.records.credential(&head.head().id()) {
+            // What is recorded already is acknowledged again; lower or rival heads never come back.
+            let repeated = recorded.head.digest() == head.digest();
+            if !repeated && head.head().number <= recorded.head.head().number {
+                return Err(Check::HeadOrder);
+            }
+        }
+        let pieces: Vec<Vec<u8>> = offer.pieces.iter().map(|piece| piece.to_vec()).collect();
+        let fits = pieces.len() == usize::from(head.head().pieces)
+            && seal::pieces_are_sound(&pieces)
+            && seal::payload_digest(&pieces) == head.head().payload;
+        if fits { Ok(()) } else { Err(Check::Payload) }
+    }
+
+    fn check_capacity(&self, view: View<'_>, head: &HeadVerified) -> Result<(), Check> {
+        let client = head.head().client;
+        let mut unrecorded: BTreeMap<SshKey, usize> = BTreeMap::new();
+        for (key, held) in &self.held {
+            if !is_recorded(view, key) {
+                *unrecorded.entry(held.head.head().client).or_default() += held.bytes;
+            }
+        }
+        let of_client = unrecorded.get(&client).copied().unwrap_or(0) + occupied(head);
+        let too_many = !unrecorded.contains_key(&client) && unrecorded.len() >= UNRECORDED_CLIENTS_MAX;
+        if self.held.len() >= SHARES_HELD_MAX || of_client > UNRECORDED_BYTES_MAX || too_many {
+            return Err(Check::Capacity);
+        }
+        Ok(())
+    }
+
+    fn open_offer(view: View<'_>, keys: HolderKeys<'_>, head: &HeadVerified, offer: &Offer<'_>) -> Option<SecretBytes> {
+        let sender = match head.head().dealer {
+            Dealer::Client => head.head().client.0,
+            Dealer::Coordinator => view.records.coordinator()?.0,
+        };
+        let context = SealContext {
+            mesh: view.mesh,
+            client: &head.head().client,
+            id: &head.head().id(),
+            version: head.head().version,
+            generation: offer.generation,
+            index: offer.index,
+            sender: &sender,
+            receiver: keys.host,
+            head: head.digest(),
+        };
+        view.suite.hpke_open(keys.share_receiving, &context.info(Purpose::Deal).0, offer.sealed)
+    }
+
+    fn receipt(view: View<'_>, keys: HolderKeys<'_>, head: &HeadVerified, offer: &Offer<'_>) -> Option<PutReceipt> {
+        let mut receipt = PutReceipt {
+            holder: *keys.host,
+            index: offer.index,
+            head: *head.digest(),
+            group: offer.group,
+            generation: offer.generation,
+            commitments: commitments_digest(offer.commitments),
+            signature: Ed25519Signature::ZERO,
+        };
+        receipt.signature = view.suite.ed25519_sign(keys.transport, &receipt_bytes(view, &receipt))?;
+        Some(receipt)
+    }
+
+    /// What a recorded head makes superfluous: older shares of its credential and rivals that lost.
+    pub fn superseded(&mut self, id: &CredentialId, recorded: &HeadVerified) -> Vec<(ShareKey, u16)> {
+        let gone: Vec<(ShareKey, u16)> = self
+            .of_credential(id)
+            .filter(|((_, digest), held)| {
+                digest != recorded.digest() && held.head.head().number <= recorded.head().number
+            })
+            .map(|(key, held)| (*key, held.head.head().pieces))
+            .collect();
+        for (key, _) in &gone {
+            self.held.remove(key);
+        }
+        gone
+    }
+
+    fn of_credential(&self, id: &CredentialId) -> impl Iterator<Item = (&ShareKey, &Held)> {
+        self.held.range((*id, Digest::ZERO)..=(*id, Digest([0xff; 32])))
+    }
+
+    /// Releases the recorded share of a credential to a reader whose evidence was appraised.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn release(
+        &self,
+        view: View<'_>,
+        keys: HolderKeys<'_>,
+        generator: &mut Generator,
+        id: &CredentialId,
+        reader: &MemberRecord,
+        session: &HpkePublic,
+    ) -> Result<Release, Check> {
+        let held = self.recorded(view, id)?;
+        held.head.head().check_reader(reader)?;
+        let stored = &held.stored;
+        let place = place(&held.head, stored.generation, stored.index);
+        let share = seal::open_at_rest(keys.period, &place, &stored.shard).ok_or(Check::Share)?;
+        let context = SealContext {
+            mesh: view.mesh,
+            client: &held.head.head().client,
+            id,
+            version: held.head.head().version,
+            generation: stored.generation,
+            index: stored.index,
+            sender: &keys.host.0,
+            receiver: &reader.host,
+            head: held.head.digest(),
+        };
+        let info = context.info(Purpose::Release);
+        let sealed = view.suite.hpke_seal(session, &info.0, share.expose(), generator).ok_or(Check::Quote)?;
+        Ok(Release { head: stored.head.clone(), index: stored.index, commitments: stored.commitments.clone(), sealed })
+    }
+
+    /// Whether the payload of this head may go to this reader, and in how many pieces it lies.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn payload(
+        &self,
+        view: View<'_>,
+        id: &CredentialId,
+        head: &Digest,
+        reader: &MemberRecord,
+    ) -> Result<u16, Check> {
+        let held = self.recorded(view, id)?;
+        if held.head.digest() != head {
+            return Err(Check::HeadOrder);
+        }
+        held.head.head().check_reader(reader)?;
+        Ok(held.head.head().pieces)
+    }
+
+    fn recorded(&self, view: View<'_>, id: &CredentialId) -> Result<&Held, Check> {
+        let credential = view.records.credential(id).ok_or(Check::Unknown)?;
+        self.held.get(&(*id, *credential.head.digest())).ok_or(Check::Unknown)
+    }
+
+    /// Number of shares held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether no share is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+fn is_recorded(view: View<'_>, (id, digest): &ShareKey) -> bool {
+    view.records.credential(id).is_some_and(|credential| credential.head.digest() == digest)
+}
+
+fn occupied(head: &HeadVerified) -> usize {
+    let pieces = usize::from(head.head().pieces);
+    (pieces * (crate::limits::PIECE_BYTES + crate::limits::PIECE_TAG_BYTES) + head.signed().bytes.len())
+        .min(MESSAGE_MAX)
+}
+
+fn place(head: &HeadVerified, generation: Generation, index: ShareIndex) -> ShardPlace {
+    ShardPlace { id: head.head().id(), version: head.head().version, generation, index, head: *head.digest() }
+}
+
+/// The bytes that `StoredShare` rests as.
+pub fn stored_bytes(stored: &StoredShare) -> Vec<u8> {
+    wire::encode(stored)
+}

@@ -1,0 +1,263 @@
+//! What comes out of `Host::handle`, in order.
+
+use crate::attest::evidence::SignedEvidence;
+use crate::attest::tpm::CredentialBlob;
+use crate::cms::records::{Credential, Group};
+use crate::error::{Failure, LocalFault, Misbehaved, Refused};
+use crate::membership::MemberRecord;
+use crate::ticket::Pins;
+use crate::types::{BlsPublic, BlsSignature, CredentialId, Digest, GroupId, HostId, Round, SecretBytes, TransportKey};
+use crate::wire::{Address, DealBundle, Message, Package, Standing};
+
+use super::event::{ActionId, LocalId};
+
+/// The order in which things must happen: a `Persist` holds back what follows it in its own lane, across calls, and
+/// nothing in any other lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Needs no write.
+    Direct,
+    /// The record log, and whatever speaks of records.
+    Records,
+    /// Epochs and evidence.
+    Ring,
+    /// Shares of one group.
+    Group(GroupId),
+}
+
+/// Where a value rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// What this host pins: one row.
+    Membership,
+    /// The record log: index (64 bits, big-endian) → command.
+    Records,
+    /// The newest epoch: one row.
+    Epoch,
+    /// Shares: credential ‖ head digest → stored share.
+    Shares,
+    /// Payloads: credential ‖ head digest ‖ piece (16 bits, big-endian) → piece.
+    Payloads,
+}
+
+/// A change of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The table.
+    pub table: Table,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The new value, below 64 KiB; `None` removes the row.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What a TPM is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TpmRequest {
+    /// Read these PCRs of the SHA-256 bank.
+    ReadPcrs(Vec<u8>),
+    /// Quote these PCRs over this qualifying data.
+    Quote {
+        /// PCR numbers, ascending.
+        pcrs: Vec<u8>,
+        /// Qualifying data.
+        qualifying: Digest,
+    },
+    /// Activate these credentials, one per EK.
+    Activate(Vec<CredentialBlob>),
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Write all of these or none, durably, before anything that follows in the lane.
+    Persist {
+        /// The lane.
+        lane: Lane,
+        /// The rows.
+        writes: Vec<Write>,
+    },
+    /// Send a message; to the host's own key: hand it back as an event.
+    Send {
+        /// The lane.
+        lane: Lane,
+        /// The peer.
+        to: TransportKey,
+        /// Where it may be, if it is not connected.
+        address: Address,
+        /// The message.
+        message: Message,
+    },
+    /// Ask the TPM.
+    Tpm {
+        /// Comes back with the answer.
+        id: ActionId,
+        /// The request.
+        request: TpmRequest,
+    },
+    /// Read blobs.
+    LoadBlobs {
+        /// Comes back with the bytes.
+        id: ActionId,
+        /// Keys in the table of payloads.
+        keys: Vec<Vec<u8>>,
+    },
+    /// Seal a shard map as an age file.
+    SealMap {
+        /// Comes back with the file.
+        id: ActionId,
+        /// age recipients.
+        recipients: Vec<String>,
+        /// The map.
+        plaintext: Vec<u8>,
+    },
+    /// Open a shard map with this host's map identity.
+    OpenMap {
+        /// Comes back with the plaintext.
+        id: ActionId,
+        /// The age file.
+        file: Vec<u8>,
+    },
+    /// Answer a local request.
+    Reply {
+        /// The lane.
+        lane: Lane,
+        /// Which.
+        id: LocalId,
+        /// The answer.
+        reply: Result<LocalReply, Failure>,
+    },
+    /// Close a peer's connection.
+    Disconnect {
+        /// The peer.
+        peer: TransportKey,
+        /// Why.
+        why: Misbehaved,
+    },
+    /// Something for the log.
+    Report(Report),
+}
+
+/// What stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// This host belongs to a mesh now.
+    Joined,
+    /// An epoch began.
+    Epoch(Round),
+    /// Somebody was refused here.
+    Refused(Refused),
+    /// A part of this machine failed.
+    Fault(LocalFault),
+    /// A member was admitted.
+    Admitted(HostId),
+    /// A credential's head was recorded.
+    Recorded(CredentialId),
+}
+
+/// How this host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusReply {
+    /// Its own record, once it is a member.
+    pub member: Option<MemberRecord>,
+    /// The mesh, once it belongs to one.
+    pub pins: Option<Pins>,
+    /// Name of the mesh.
+    pub mesh_name: Option<String>,
+    /// Whether it coordinates.
+    pub coordinates: bool,
+    /// Whether it is joining now.
+    pub joining: bool,
+    /// The newest current epoch.
+    pub round: Option<Round>,
+    /// Length of an epoch in milliseconds.
+    pub epoch_ms: Option<u64>,
+    /// Round of its newest evidence.
+    pub evidence: Option<Round>,
+    /// Records applied.
+    pub records: u64,
+    /// Shares held.
+    pub shares: usize,
+    /// The newest refusals, oldest first.
+    pub refusals: Vec<Refused>,
+}
+
+/// One line of the table of hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostLine {
+    /// The member.
+    pub record: MemberRecord,
+    /// How it stands, as the coordinator last said.
+    pub standing: Standing,
+    /// Where it was last heard.
+    pub address: Address,
+    /// Whether it coordinates.
+    pub coordinates: bool,
+}
+
+/// Answers to local requests.
+#[derive(Debug)]
+pub enum LocalReply {
+    /// Founded or joined.
+    Joined(Box<StatusReply>),
+    /// Who this daemon is.
+    Identity {
+        /// Its transport key.
+        transport: TransportKey,
+        /// The key under which it would sign epochs.
+        coordinator_key: BlsPublic,
+        /// Proof of possession of that key.
+        coordinator_proof: BlsSignature,
+        /// What it pins, if it belongs to a mesh.
+        pins: Option<Pins>,
+        /// SHA-256 of each of its EKs.
+        ek_hashes: Vec<Digest>,
+    },
+    /// How this host is.
+    Status(Box<StatusReply>),
+    /// All members.
+    Hosts(Vec<HostLine>),
+    /// All credentials, with their groups.
+    List(Vec<Credential>),
+    /// One credential.
+    Show {
+        /// The credential.
+        credential: Box<Credential>,
+        /// Its group.
+        group: Group,
+    },
+    /// An age file.
+    OwnerMap(Vec<u8>),
+    /// The newest evidence and the AK that signed its quote.
+    Evidence {
+        /// The evidence.
+        evidence: Box<SignedEvidence>,
+        /// The quote's qualifying data.
+        qualifying: Digest,
+        /// TPMT_PUBLIC of the AK.
+        ak: Vec<u8>,
+    },
+    /// Where an order may go.
+    Bundle(Box<DealBundle>),
+    /// A dealt credential.
+    Package(Box<Package>),
+    /// A credential is recorded.
+    Stored {
+        /// The credential.
+        id: CredentialId,
+        /// Its version.
+        version: u64,
+        /// Index of the record.
+        record: u64,
+        /// Its group.
+        group: GroupId,
+        /// Holders, in the order of the indexes.
+        holders: Vec<HostId>,
+        /// Holders that had not flushed their share when it was acknowledged.
+        missing: Vec<HostId>,
+        /// Holders that may be lost at once.
+        margin: u8,
+    },
+    /// A credential.
+    Secret(SecretBytes),
+}

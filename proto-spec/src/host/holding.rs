@@ -1,0 +1,137 @@
+//! What this host does as a holder.
+
+use super::{Action, ActionId, Actions, Host, Lane, Table, Waiting, Write, piece_row, share_row};
+use crate::attest::evidence::SignedEvidence;
+use crate::epoch::SignedEpoch;
+use crate::error::{Check, Subject};
+use crate::holder::{Offer, Release, stored_bytes};
+use crate::limits::REQUESTS_OPEN_MAX;
+use crate::types::{CredentialId, Digest, Now, RequestId, TransportKey};
+use crate::wire::Message;
+use serde_bytes::ByteBuf;
+
+impl Host {
+    pub(super) fn on_share_store(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        request: RequestId,
+        offer: Offer<'_>,
+        actions: &mut Actions,
+    ) {
+        let lane = Lane::Group(offer.group);
+        let accepted = match self.ground.view(now) {
+            Some(view) if !self.disk_failed => self.holder.accept(view, self.own.holder_keys(), offer),
+            _ => Err(Check::NotReady),
+        };
+        match accepted {
+            Ok(accepted) => {
+                if let Some((key, stored)) = accepted.write {
+                    let mut writes =
+                        vec![Write { table: Table::Shares, key: share_row(&key), value: Some(stored_bytes(&stored)) }];
+                    writes.extend((0..).zip(offer.pieces).map(|(number, piece)| Write {
+                        table: Table::Payloads,
+                        key: piece_row(&key, number),
+                        value: Some(piece.to_vec()),
+                    }));
+                    actions.push(Action::Persist { lane, writes });
+                }
+                // In the lane of the write: the receipt leaves when the share is on disk, also when it is asked again.
+                self.send(lane, from, Message::ShareStored { request, receipt: accepted.receipt }, actions);
+            }
+            Err(check) => {
+                if check == Check::Group {
+                    self.pull(now, actions); // the group may stand in a record that is not here yet
+                }
+                let subject = Subject::Host(self.own.host);
+                self.refuse(Lane::Direct, from, request, check, subject, actions);
+            }
+        }
+    }
+
+    pub(super) fn on_share_request(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        request: RequestId,
+        id: &CredentialId,
+        epoch: &SignedEpoch,
+        evidence: &SignedEvidence,
+        actions: &mut Actions,
+    ) {
+        let subject = Subject::Host(evidence.evidence.host);
+        self.take_epoch(now, epoch, actions);
+        match self.release(now, &from, id, evidence) {
+            Ok(Release { head, index, commitments, sealed }) => {
+                let message = Message::ShareReply { request, head, index, commitments, sealed };
+                self.send(Lane::Direct, from, message, actions);
+            }
+            Err(check) => {
+                if check == Check::Unknown {
+                    self.pull(now, actions);
+                }
+                self.refuse(Lane::Direct, from, request, check, subject, actions);
+            }
+        }
+    }
+
+    fn release(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        id: &CredentialId,
+        evidence: &SignedEvidence,
+    ) -> Result<Release, Check> {
+        let view = self.ground.view(now).ok_or(Check::NotReady)?;
+        // After a start nothing leaves before this host has shown, in a current epoch, what it runs itself.
+        self.attester.current(view).ok_or(Check::OwnEpoch)?;
+        let (appraised, reader) = view.appraise(evidence)?;
+        if reader.transport != *from {
+            return Err(Check::Transport);
+        }
+        let session = &appraised.evidence().session;
+        self.holder.release(view, self.own.holder_keys(), &mut self.generator, id, reader, session)
+    }
+
+    pub(super) fn on_payload_request(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        request: RequestId,
+        id: &CredentialId,
+        head: &Digest,
+        actions: &mut Actions,
+    ) {
+        let pieces = match self.ground.view(now) {
+            Some(view) => match view.records.member_by_transport(&from) {
+                Some(reader) => self.holder.payload(view, id, head, reader.record()),
+                None => Err(Check::Membership),
+            },
+            None => Err(Check::NotReady),
+        };
+        match pieces {
+            Ok(_) if self.blobs.len() >= REQUESTS_OPEN_MAX => {
+                self.refuse(Lane::Direct, from, request, Check::Capacity, Subject::Host(self.own.host), actions);
+            }
+            Ok(pieces) => {
+                let key = (*id, *head);
+                let action = self.fresh_id();
+                self.blobs.insert(action, Waiting { to: from, request });
+                let keys = (0..pieces).map(|piece| piece_row(&key, piece)).collect();
+                actions.push(Action::LoadBlobs { id: action, keys });
+            }
+            Err(check) => self.refuse(Lane::Direct, from, request, check, Subject::Host(self.own.host), actions),
+        }
+    }
+
+    pub(super) fn on_blobs(&mut self, id: ActionId, blobs: Option<Vec<Vec<u8>>>, actions: &mut Actions) {
+        let Some(Waiting { to, request }) = self.blobs.remove(&id) else { return };
+        match blobs {
+            Some(pieces) => {
+                let pieces = pieces.into_iter().map(ByteBuf::from).collect();
+                self.send(Lane::Direct, to, Message::PayloadReply { request, pieces }, actions);
+            }
+            None => self.refuse(Lane::Direct, to, request, Check::Payload, Subject::Host(self.own.host), actions),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What this host does for a local client that puts: it relays, and sees ciphertext only.
+
+use super::{Action, Actions, Asked, Host, Lane, LocalId, LocalReply};
+use crate::credential::head::{HeadVerified, SignedHead};
+use crate::error::{Check, Failure, Refused, Subject};
+use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
+use crate::relay::{Next, Putting, SILENCE_MS, Stage, Wait};
+use crate::types::{HostId, Now, RequestId, TransportKey};
+use crate::wire::{Message, Package, PutReceipt};
+
+impl Host {
+    /// Asks the coordinator in a local client's name; the answer is handed on as it is.
+    pub(super) fn ask(&mut self, now: Now, id: LocalId, request: RequestId, message: Message, actions: &mut Actions) {
+        if self.open_requests() >= REQUESTS_OPEN_MAX {
+            return Self::reply(id, Err(Failure::Local("too many requests are open; try again")), actions);
+        }
+        if !self.send_to_coordinator(Lane::Direct, message.clone(), actions) {
+            return Self::reply(id, Err(Failure::Membership(super::local::NO_MESH)), actions);
+        }
+        let (deadline, retry_at) = (now.monotonic.plus(REQUEST_MS), now.monotonic.plus(SILENCE_MS));
+        self.asked.insert(request, Asked { local: id, deadline, retry_at, message });
+    }
+
+    pub(super) fn open_requests(&self) -> usize {
+        self.asked.len() + self.puts.len() + self.readings.len()
+    }
+
+    pub(super) fn answered(&mut self, request: &RequestId, reply: LocalReply, actions: &mut Actions) {
+        if let Some(asked) = self.asked.remove(request) {
+            Self::reply(asked.local, Ok(reply), actions);
+        }
+    }
+
+    pub(super) fn tick_asked(&mut self, now: Now, actions: &mut Actions) {
+        let over: Vec<RequestId> =
+            self.asked.iter().filter(|(_, asked)| now.monotonic >= asked.deadline).map(|(id, _)| *id).collect();
+        for request in over {
+            if let Some(asked) = self.asked.remove(&request) {
+                Self::reply(asked.local, Err(Failure::NoCoordinator), actions);
+            }
+        }
+        let mut again = Vec::new();
+        for asked in self.asked.values_mut().filter(|asked| now.monotonic >= asked.retry_at) {
+            asked.retry_at = now.monotonic.plus(SILENCE_MS);
+            again.push(asked.message.clone());
+        }
+        for message in again {
+            self.send_to_coordinator(Lane::Direct, message, actions);
+        }
+    }
+
+    /// Stores a dealt and signed credential: the shares go to their holders.
+    pub(super) fn put_store(
+        &mut self,
+        now: Now,
+        id: LocalId,
+        package: Package,
+        signature: String,
+        wait: Wait,
+        actions: &mut Actions,
+    ) {
+        match self.begin_put(now, package, signature, wait) {
+            Ok(putting) => {
+                let request = putting.request;
+                self.puts.insert(request, (putting, id));
+                self.offer_shares(&request, actions);
+            }
+            Err(failure) => Self::reply(id, Err(failure), actions),
+        }
+    }
+
+    fn begin_put(&mut self, now: Now, package: Package, signature: String, wait: Wait) -> Result<Putting, Failure> {
+        let refused = |check| Failure::Refused(Refused::new(check, Subject::Request));
+        if self.open_requests() >= REQUESTS_OPEN_MAX {
+            return Err(Failure::Local("too many requests are open; try again"));
+        }
+        let view = self.ground.view(now).ok_or(Failure::Membership(super::local::NO_MESH))?;
+        let signed = SignedHead { bytes: package.head.clone(), signature };
+        let head = HeadVerified::check(view.suite, view.mesh, &signed).map_err(refused)?;
+        let group = view.records.group(&package.group).ok_or_else(|| refused(Check::Group))?;
+        let request = head.head().request;
+        if self.puts.contains_key(&request) {
+            return Err(refused(Check::Record));
+        }
+        let deadline = now.monotonic.plus(view.calendar.epoch_ms());
+        let mut putting =
+            Putting::new(request, head, group.holders.clone(), package, wait, deadline).map_err(refused)?;
+        putting.retry_at = Some(now.monotonic.plus(SILENCE_MS));
+        Ok(putting)
+    }
+
+    fn offer_shares(&mut self, request: &RequestId, actions: &mut Actions) {
+        let Some((putting, _)) = self.puts.get(request) else { return };
+        for (holder, message) in putting.offers() {
+            if let Some(member) = self.ground.records.member(&holder) {
+                self.send(Lane::Direct, member.record().transport, message, actions);
+            }
+        }
+    }
+
+    pub(super) fn on_share_stored(
+        &mut self,
+        now: Now,
+        from: HostId,
+        request: RequestId,
+        receipt: PutReceipt,
+        actions: &mut Actions,
+    ) {
+        if let Some((putting, _)) = self.puts.get_mut(&request) {
+            let next = putting.stored(from, receipt);
+            self.follow_put(now, &request, next, actions);
+        }
+    }
+
+    pub(super) fn on_put_recorded(&mut self, request: RequestId, record: u64, actions: &mut Actions) {
+        let Some((putting, id)) = self.puts.remove(&request) else { return };
+        let k = usize::from(putting.head.head().terms.k);
+        let reply = LocalReply::Stored {
+            id: putting.head.head().id(),
+            version: putting.head.head().version,
+            record,
+            group: putting.group(),
+            holders: putting.holders.clone(),
+            missing: putting.missing(),
+            margin: u8::try_from(putting.flushed().saturating_sub(k)).unwrap_or(0),
+        };
+        Self::reply(id, Ok(reply), actions);
+    }
+
+    /// Somebody refused a request: the coordinator a question or the record, a holder its share.
+    pub(super) fn refused_put(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        request: &RequestId,
+        refused: Refused,
+        actions: &mut Actions,
+    ) {
+        if let Some((putting, _)) = self.puts.get_mut(request) {
+            if putting.stage == Stage::AwaitingRecord {
+                return self.end_put(request, Failure::Refused(refused), actions);
+            }
+            if let Some(member) = self.ground.records.member_by_transport(from) {
+                let next = putting.refused(member.record().host, refused, now.monotonic);
+                self.follow_put(now, request, next, actions);
+            }
+        } else if let Some(asked) = self.asked.remove(request) {
+            let unknown = refused.check == Check::Unknown;
+            let failure = if unknown { Failure::NotFound } else { Failure::Refused(refused) };
+            Self::reply(asked.local, Err(failure), actions);
+        }
+    }
+
+    pub(super) fn put_unreachable(&mut self, now: Now, to: &TransportKey, actions: &mut Actions) {
+        let Some(host) = self.ground.records.member_by_transport(to).map(|member| member.record().host) else { return };
+        let requests: Vec<RequestId> = self.puts.keys().copied().collect();
+        for request in requests {
+            if let Some((putting, _)) = self.puts.get_mut(&request)
+                && putting.holders.contains(&host)
+                && putting.stage == Stage::AwaitingReceipts
+            {
+                let next = putting.unreachable(host, now.monotonic);
+                self.follow_put(now, &request, next, actions);
+            }
+        }
+    }
+
+    fn follow_put(&mut self, now: Now, request: &RequestId, next: Next, actions: &mut Actions) {
+        match next {
+            Next::Wait => {}
+            Next::Fail(failure) => self.end_put(request, failure, actions),
+            Next::Record => {
+                if let Some((putting, _)) = self.puts.get_mut(request) {
+                    let message = putting.record(now.monotonic);
+                    putting.deadline = now.monotonic.plus(REQUEST_MS);
+                    self.send_to_coordinator(Lane::Direct, message, actions);
+                }
+            }
+        }
+    }
+
+    fn end_put(&mut self, request: &RequestId, failure: Failure, actions: &mut Actions) {
+        if let Some((_, id)) = self.puts.remove(request) {
+            actions.push(Action::Reply { lane: Lane::Direct, id, reply: Err(failure) });
+        }
+    }
+
+    pub(super) fn tick_puts(&mut self, now: Now, actions: &mut Actions) {
+        let requests: Vec<RequestId> = self.puts.keys().copied().collect();
+        for request in requests {
+            let Some((putting, _)) = self.puts.get_mut(&request) else { continue };
+            if now.monotonic >= putting.deadline {
+                let next = putting.expired();
+                self.follow_put(now, &request, next, actions);
+            } else if putting.retry_at.is_some_and(|at| now.monotonic >= at) {
+                putting.retry_at = Some(now.monotonic.plus(SILENCE_MS));
+                match putting.stage {
+                    Stage::AwaitingReceipts => self.offer_shares(&request, actions),
+                    Stage::AwaitingRecord => {
+                        let message = putting.record(now.monotonic);
+                        self.send_to_coordinator(Lane::Direct, message, actions);
+                    }
+                }
+            }
+        }
+    }
+}

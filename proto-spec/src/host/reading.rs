@@ -1,0 +1,206 @@
+//! What this host does for a local client that reads.
+
+use super::{Action, ActionId, Actions, Host, Lane, LocalId, LocalReply};
+use crate::error::{Check, Failure, Refused, Subject};
+use crate::instance::{Next, Reading, SILENCE_MS, Stage};
+use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
+use crate::types::{CredentialId, HostId, Now, RequestId, TransportKey};
+use crate::wire::{Message, Unverified};
+
+use super::local::NO_MESH;
+
+impl Host {
+    /// Reads a credential: asks the coordinator for the map.
+    pub(super) fn get(&mut self, now: Now, id: LocalId, credential: CredentialId, actions: &mut Actions) {
+        if self.open_requests() >= REQUESTS_OPEN_MAX {
+            return Self::reply(id, Err(Failure::Local("too many requests are open; try again")), actions);
+        }
+        let Some(view) = self.ground.view(now) else {
+            return Self::reply(id, Err(Failure::Membership(NO_MESH)), actions);
+        };
+        let round = match self.attester.current(view) {
+            Some(evidence) => evidence.evidence.round,
+            None => {
+                let check = if view.epochs.current(view.calendar, now).is_some() {
+                    Check::EvidenceMissing
+                } else {
+                    Check::OwnEpoch
+                };
+                let refused = self.refusal(Refused::new(check, Subject::Host(self.own.host)), actions);
+                return Self::reply(id, Err(Failure::Refused(refused)), actions);
+            }
+        };
+        let request = RequestId(self.generator.bytes());
+        let mut reading = Reading::new(credential, self.own.host, round, now.monotonic.plus(REQUEST_MS));
+        reading.retry_at = Some(now.monotonic.plus(SILENCE_MS));
+        self.readings.insert(request, (reading, id));
+        self.ask_map(now, request, credential, actions);
+    }
+
+    fn ask_map(&mut self, now: Now, request: RequestId, id: CredentialId, actions: &mut Actions) {
+        let Some((epoch, evidence)) = self.shown(now) else { return };
+        self.send_to_coordinator(Lane::Direct, Message::MapRequest { request, id, epoch, evidence }, actions);
+    }
+
+    /// The newest evidence and its epoch, to show.
+    fn shown(&self, now: Now) -> Option<(crate::epoch::SignedEpoch, crate::attest::evidence::SignedEvidence)> {
+        let view = self.ground.view(now)?;
+        let evidence = self.attester.current(view)?;
+        let epoch = view.epochs.current_at(view.calendar, now, evidence.evidence.round)?;
+        Some((epoch.signed().clone(), evidence.clone()))
+    }
+
+    pub(super) fn on_map_reply(&mut self, request: RequestId, file: Vec<u8>, actions: &mut Actions) {
+        if let Some((reading, _)) = self.readings.get_mut(&request) {
+            if matches!(reading.stage, Stage::AwaitingMap) {
+                reading.stage = Stage::AwaitingOpening;
+                let id = self.fresh_id();
+                self.opening.insert(id, request);
+                actions.push(Action::OpenMap { id, file });
+            }
+        } else {
+            self.answered(&request, LocalReply::OwnerMap(file), actions);
+        }
+    }
+
+    pub(super) fn on_map_opened(&mut self, now: Now, id: ActionId, plaintext: Option<Vec<u8>>, actions: &mut Actions) {
+        let Some(request) = self.opening.remove(&id) else { return };
+        let Some((reading, _)) = self.readings.get_mut(&request) else { return };
+        let Some(view) = self.ground.view(now) else { return };
+        let opened = plaintext.ok_or(Check::HeadForm).and_then(|bytes| reading.map_opened(view, &bytes));
+        match opened {
+            Ok(holders) => self.ask_shares(now, request, holders, actions),
+            Err(check) => {
+                let refused = self.refusal(Refused::new(check, Subject::Request), actions);
+                self.end_reading(&request, Err(Failure::Refused(refused)), actions);
+            }
+        }
+    }
+
+    fn ask_shares(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        holders: Vec<crate::credential::shard_map::MapHolder>,
+        actions: &mut Actions,
+    ) {
+        let Some((reading, _)) = self.readings.get_mut(&request) else { return };
+        let (id, Some(generation)) = (reading.id, reading.generation()) else { return };
+        let Some((epoch, evidence)) = self.shown(now) else { return };
+        if let Some((reading, _)) = self.readings.get_mut(&request) {
+            reading.round = evidence.evidence.round;
+        }
+        for holder in holders {
+            let message =
+                Message::ShareRequest { request, id, generation, epoch: epoch.clone(), evidence: evidence.clone() };
+            actions.push(Action::Send { lane: Lane::Direct, to: holder.transport, address: holder.address, message });
+        }
+    }
+
+    pub(super) fn on_share_reply(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        reply: Unverified<Message>,
+        actions: &mut Actions,
+    ) {
+        let Message::ShareReply { request, head, index, commitments, sealed } = reply.into_unchecked() else { return };
+        let Some((reading, _)) = self.readings.get_mut(&request) else { return };
+        let (Some(view), Some(holder)) = (self.ground.view(now), reading.holder_by_transport(from)) else { return };
+        let Some(session) = self.attester.session(reading.round) else { return };
+        let next = reading.share(view, session, holder, &head, index, &commitments, &sealed);
+        self.follow_reading(&request, next, actions);
+    }
+
+    pub(super) fn on_payload_reply(
+        &mut self,
+        from: &TransportKey,
+        request: RequestId,
+        pieces: &[Vec<u8>],
+        actions: &mut Actions,
+    ) {
+        let Some((reading, _)) = self.readings.get_mut(&request) else { return };
+        let Some(holder) = reading.holder_by_transport(from) else { return };
+        let next = reading.payload(holder, pieces);
+        self.follow_reading(&request, next, actions);
+    }
+
+    /// The coordinator refused the map, or a holder its share.
+    pub(super) fn refused_reading(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        request: &RequestId,
+        refused: Refused,
+        actions: &mut Actions,
+    ) {
+        let Some((reading, _)) = self.readings.get_mut(request) else { return };
+        if matches!(reading.stage, Stage::AwaitingMap) {
+            if refused.check == Check::EvidenceStale || refused.check == Check::NotReady {
+                return; // the coordinator is a step behind: asked again
+            }
+            let unknown = refused.check == Check::Unknown;
+            let failure = if unknown { Failure::NotFound } else { Failure::Refused(refused) };
+            return self.end_reading(request, Err(failure), actions);
+        }
+        let (Some(view), Some(holder)) = (self.ground.view(now), reading.holder_by_transport(from)) else { return };
+        let next = reading.refused(view, holder, refused);
+        self.follow_reading(request, next, actions);
+    }
+
+    pub(super) fn reading_unreachable(&mut self, _now: Now, to: &TransportKey, actions: &mut Actions) {
+        let requests: Vec<RequestId> = self.readings.keys().copied().collect();
+        for request in requests {
+            let Some((reading, _)) = self.readings.get_mut(&request) else { continue };
+            let holder: Option<HostId> = reading.holder_by_transport(to);
+            if let Some(holder) = holder {
+                let next = reading.unreachable(holder);
+                self.follow_reading(&request, next, actions);
+            }
+        }
+    }
+
+    fn follow_reading(&mut self, request: &RequestId, next: Next, actions: &mut Actions) {
+        match next {
+            Next::Wait => {}
+            Next::Fail(failure) => self.end_reading(request, Err(failure), actions),
+            Next::Done(secret) => self.end_reading(request, Ok(LocalReply::Secret(secret)), actions),
+            Next::AskPayload { holder, head } => {
+                let Some((reading, _)) = self.readings.get(request) else { return };
+                let message = Message::PayloadRequest { request: *request, id: reading.id, head };
+                let (to, address) = (holder.transport, holder.address);
+                actions.push(Action::Send { lane: Lane::Direct, to, address, message });
+            }
+        }
+    }
+
+    fn end_reading(&mut self, request: &RequestId, reply: Result<LocalReply, Failure>, actions: &mut Actions) {
+        if let Some((_, id)) = self.readings.remove(request) {
+            Self::reply(id, reply, actions);
+        }
+    }
+
+    pub(super) fn tick_readings(&mut self, now: Now, actions: &mut Actions) {
+        let requests: Vec<RequestId> = self.readings.keys().copied().collect();
+        for request in requests {
+            let Some((reading, _)) = self.readings.get_mut(&request) else { continue };
+            if now.monotonic >= reading.deadline {
+                let failure = reading.expired();
+                self.end_reading(&request, Err(failure), actions);
+            } else if reading.retry_at.is_some_and(|at| now.monotonic >= at) {
+                let holders = reading.take_retries();
+                reading.retry_at = Some(now.monotonic.plus(SILENCE_MS));
+                let id = reading.id;
+                match reading.stage {
+                    Stage::AwaitingMap => self.ask_map(now, request, id, actions),
+                    Stage::AwaitingShares => self.ask_shares(now, request, holders, actions),
+                    Stage::AwaitingPayload { .. } => {
+                        let next = reading.payload_again();
+                        self.follow_reading(&request, next, actions);
+                    }
+                    Stage::AwaitingOpening => {}
+                }
+            }
+        }
+    }
+}

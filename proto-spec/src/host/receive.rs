@@ -1,0 +1,126 @@
+//! A message came: who may say it, and which part it is for.
+
+use super::{Action, Actions, Host};
+use crate::error::{Misbehaved, Refused};
+use crate::holder::Offer;
+use crate::host::LocalReply;
+use crate::types::{HostId, Now, RequestId, TransportKey};
+use crate::wire::{Message, Unverified};
+
+impl Host {
+    pub(super) fn on_message(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        message: Unverified<Message>,
+        actions: &mut Actions,
+    ) {
+        match message.into_unchecked() {
+            Message::EnrolHello(hello) => self.on_hello(now, from, &hello, actions),
+            Message::EnrolAnswer(answer) => self.on_answer(now, from, &answer, actions),
+            Message::EnrolChallenge { blobs } => self.on_challenge(&from, blobs, actions),
+            Message::EnrolAdmitted => self.on_admitted(now, &from, actions),
+            Message::EnrolRefused(refused) => self.on_enrol_refused(&from, refused, actions),
+            message => self.on_member_message(now, from, message, actions),
+        }
+    }
+
+    /// Everything but enrolment is for members only: the sender is known by its transport key.
+    fn on_member_message(&mut self, now: Now, from: TransportKey, message: Message, actions: &mut Actions) {
+        let member = self.ground.records.member_by_transport(&from).map(|member| member.record().host);
+        match (member, message) {
+            (_, Message::EpochAnnounce { epoch, records, presence }) => {
+                self.on_announce(now, from, &epoch, records, &presence, actions);
+            }
+            (_, Message::RecordsPage { entries, newest }) => self.on_page(now, from, entries, newest, actions),
+            (Some(host), message) => self.on_request(now, from, host, message, actions),
+            (None, _) if self.ground.records.members().next().is_none() => {} // this host knows nobody yet
+            (None, _) => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotMember }),
+        }
+    }
+
+    fn on_request(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
+        match message {
+            Message::EvidenceAnnounce { evidence, address } => {
+                self.on_evidence(now, from, host, &evidence, address, actions);
+            }
+            Message::RecordsPull { after } if self.coordinates() => self.on_pull(now, from, after, actions),
+            Message::PutBegin(order) => self.on_put_begin(now, from, &order, actions),
+            Message::Entrust { order, group, round, sealed } => {
+                self.on_entrust(now, from, &order, group, round, &sealed, actions);
+            }
+            Message::PutRecord { request, head, receipts } => {
+                self.on_put_record(now, from, request, &head, &receipts, actions);
+            }
+            Message::MapRequest { request, id, epoch, evidence } => {
+                self.take_epoch(now, &epoch, actions);
+                self.on_map_request(now, from, request, &id, &evidence, actions);
+            }
+            Message::OwnerMapRequest { request, id } => self.on_owner_map(now, from, request, &id, actions),
+            Message::ShareStore { request, head, group, generation, index, sealed, commitments, pieces } => {
+                let offer = Offer {
+                    head: &head,
+                    group,
+                    generation,
+                    index,
+                    sealed: &sealed,
+                    commitments: &commitments,
+                    pieces: &pieces,
+                };
+                self.on_share_store(now, from, request, offer, actions);
+            }
+            Message::ShareRequest { request, id, generation: _, epoch, evidence } => {
+                self.on_share_request(now, from, request, &id, &epoch, &evidence, actions);
+            }
+            Message::PayloadRequest { request, id, head } => {
+                self.on_payload_request(now, from, request, &id, &head, actions);
+            }
+            answer => self.on_reply(now, from, host, answer, actions),
+        }
+    }
+
+    /// Answers to what this host asked.
+    fn on_reply(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
+        match message {
+            Message::PutBundle { request, bundle } if self.from_coordinator(&from) => {
+                self.answered(&request, LocalReply::Bundle(bundle), actions);
+            }
+            Message::Entrusted { request, package } if self.from_coordinator(&from) => {
+                self.answered(&request, LocalReply::Package(package), actions);
+            }
+            Message::PutRecorded { request, record } if self.from_coordinator(&from) => {
+                self.on_put_recorded(request, record, actions);
+            }
+            Message::MapReply { request, file } if self.from_coordinator(&from) => {
+                self.on_map_reply(request, file, actions);
+            }
+            Message::ShareStored { request, receipt } => {
+                self.on_share_stored(now, host, request, receipt, actions);
+            }
+            message @ Message::ShareReply { .. } => {
+                self.on_share_reply(now, &from, Unverified::new(message), actions);
+            }
+            Message::PayloadReply { request, pieces } => {
+                let pieces: Vec<Vec<u8>> = pieces.into_iter().map(serde_bytes::ByteBuf::into_vec).collect();
+                self.on_payload_reply(&from, request, &pieces, actions);
+            }
+            Message::Refusal { request, refused } => self.on_refusal(now, &from, &request, refused, actions),
+            _ => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCoordinator }),
+        }
+    }
+
+    fn on_refusal(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        request: &RequestId,
+        refused: Refused,
+        actions: &mut Actions,
+    ) {
+        if self.readings.contains_key(request) {
+            self.refused_reading(now, from, request, refused, actions);
+        } else {
+            self.refused_put(now, from, request, refused, actions);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A reader: attest → map → shards → reconstruct. One request at a time is one [`Reading`]; it trusts no single
+//! answer: the owner's key is configured, the combined secret is checked against the head, the payload by its digest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cms::records::commitments_fit;
+use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::seal::{self, SealContext};
+use crate::credential::shard_map::{MapHolder, ShardMap};
+use crate::error::{Check, Failure, Refused};
+use crate::types::{
+    Commitment, CredentialId, Digest, HostId, Purpose, Round, SecretBytes, ShareIndex, Time, TransportKey,
+};
+use crate::view::View;
+
+/// A share that arrived, opened and not yet proven.
+struct Piece {
+    share: SecretBytes,
+    commitments: Vec<Commitment>,
+}
+
+/// What a reading waits for.
+pub enum Stage {
+    /// The map, from the coordinator.
+    AwaitingMap,
+    /// The map's opening by the driver.
+    AwaitingOpening,
+    /// Shares from the holders.
+    AwaitingShares,
+    /// The payload from one holder.
+    AwaitingPayload {
+        /// The combined scalar, proven against the head.
+        scalar: SecretBytes,
+        /// Who was asked.
+        asked: HostId,
+    },
+}
+
+/// A map that was opened and checked.
+struct OpenedMap {
+    map: ShardMap,
+    head: HeadVerified,
+}
+
+/// One reading.
+pub struct Reading {
+    /// The credential.
+    pub id: CredentialId,
+    /// Whose evidence and session key it uses.
+    pub round: Round,
+    /// The reading host.
+    pub host: HostId,
+    /// When it is given up.
+    pub deadline: Time,
+    /// When holders that were not ready are asked again.
+    pub retry_at: Option<Time>,
+    /// What it waits for.
+    pub stage: Stage,
+    opened: Option<OpenedMap>,
+    pieces: BTreeMap<ShareIndex, Piece>,
+    good: Vec<HostId>,
+    refused: BTreeMap<HostId, Refused>,
+    silent: BTreeSet<HostId>,
+    payload_tried: BTreeSet<HostId>,
+}
+
+/// What a reading wants next.
+pub enum Next {
+    /// Wait for more.
+    Wait,
+    /// Ask this holder for the payload.
+    AskPayload {
+        /// The holder.
+        holder: MapHolder,
+        /// Digest of the head.
+        head: Digest,
+    },
+    /// It failed.
+    Fail(Failure),
+    /// It is done: the credential.
+    Done(SecretBytes),
+}
+
+impl Reading {
+    /// Begins: the map was asked for.
+    pub fn new(id: CredentialId, host: HostId, round: Round, deadline: Time) -> Self {
+        Self {
+            id,
+            round,
+            host,
+            deadline,
+            retry_at: None,
+            stage: Stage::AwaitingMap,
+            opened: None,
+            pieces: BTreeMap::new(),
+            good: Vec::new(),
+            refused: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            payload_tried: BTreeSet::new(),
+        }
+    }
+
+    /// The map was opened: the holders to ask, all at once.
+    ///
+    /// # Errors
+    /// [`Check::HeadForm`] or another check where the map is not that of the credential that was asked for.
+    pub fn map_opened(&mut self, view: View<'_>, bytes: &[u8]) -> Result<Vec<MapHolder>, Check> {
+        let map = ShardMap::from_bytes(bytes).map_err(|_| Check::HeadForm)?;
+        let head = HeadVerified::check(view.suite, view.mesh, &map.head)?;
+        // The head is signed by the owner whom this reader configured: id = H(owner's key ‖ name).
+        if head.head().id() != self.id || map.holders.len() != usize::from(head.head().terms.n) {
+            return Err(Check::HeadForm);
+        }
+        let holders = map.holders.clone();
+        self.opened = Some(OpenedMap { map, head });
+        self.stage = Stage::AwaitingShares;
+        Ok(holders)
+    }
+
+    /// The holders that have not answered for good: they are asked again.
+    pub fn take_retries(&mut self) -> Vec<MapHolder> {
+        self.retry_at = None;
+        self.refused.retain(|_, refused| !is_passing(refused.check));
+        let Some(opened) = &self.opened else { return Vec::new() };
+        let open = |holder: &&MapHolder| {
+            let host = &holder.host;
+            !self.good.contains(host) && !self.refused.contains_key(host) && !self.silent.contains(host)
+        };
+        opened.map.holders.iter().filter(open).cloned().collect()
+    }
+
+    /// Generation that the map names.
+    pub fn generation(&self) -> Option<crate::types::Generation> {
+        self.opened.as_ref().map(|opened| opened.map.generation)
+    }
+
+    /// The holder with this transport key.
+    pub fn holder_by_transport(&self, key: &TransportKey) -> Option<HostId> {
+        let opened = self.opened.as_ref()?;
+        opened.map.holders.iter().find(|holder| holder.transport == *key).map(|holder| holder.host)
+    }
+
+    /// A holder's answer.
+    pub fn share(
+        &mut self,
+        view: View<'_>,
+        session: &SecretBytes,
+        from: HostId,
+        head: &SignedHead,
+        index: ShareIndex,
+        commitments: &[Commitment],
+        sealed: &[u8],
+    ) -> Next {
+        let Some(opened) = &self.opened else { return Next::Wait };
+        if !matches!(self.stage, Stage::AwaitingShares) {
+            return Next::Wait;
+        }
+        let placed = usize::from(index.0).checked_sub(1).and_then(|at| opened.map.holders.get(at));
+        let fits = placed.is_some_and(|holder| holder.host == from)
+            && *head == opened.map.head
+            && commitments_fit(&opened.map.commitments, commitments);
+        let share = fits.then(|| open_share(view, session, opened, self.host, &from, index, sealed)).flatten();
+        match share {
+            Some(share) => {
+                self.pieces.insert(index, Piece { share, commitments: commitments.to_vec() });
+                self.good.push(from);
+            }
+            None => {
+                let subject = crate::error::Subject::Host(from);
+                self.refused.insert(from, Refused::new(Check::Share, subject));
+            }
+        }
+        self.combine(view)
+    }
+
+    /// A holder refused.
+    pub fn refused(&mut self, view: View<'_>, from: HostId, refused: Refused) -> Next {
+        if let Stage::AwaitingPayload { asked, .. } = &self.stage {
+            return if *asked == from { self.ask_payload() } else { Next::Wait };
+        }
+        if is_passing(refused.check) {
+            self.retry_at = Some(view.now.monotonic.plus(RETRY_MS));
+        }
+        self.refused.insert(from, refused);
+        self.settle()
+    }
+
+    /// A holder cannot be reached.
+    pub fn unreachable(&mut self, from: HostId) -> Next {
+        if let Stage::AwaitingPayload { asked, .. } = &self.stage {
+            return if *asked == from { self.ask_payload() } else { Next::Wait };
+        }
+        self.silent.insert(from);
+        self.settle()
+    }
+
+    /// Time is up.
+    pub fn expired(&self) -> Failure {
+        match self.stage {
+            Stage::AwaitingMap => Failure::NoCoordinator,
+            _ => self.too_few(),
+        }
+    }
+
+    fn combine(&mut self, view: View<'_>) -> Next {
+        let Some(opened) = &self.opened else { return Next::Wait };
+        let head = opened.head.head();
+        let (k, c0) = (head.terms.k, head.c0);
+        if self.pieces.len() < usize::from(k) {
+            return self.settle();
+        }
+        let shares: Vec<(ShareIndex, &SecretBytes)> =
+            self.pieces.iter().map(|(index, piece)| (*index, &piece.share)).collect();
+        if let Some(scalar) = view.suite.combine(k, &shares, &c0) {
+            self.pieces.clear();
+            self.stage = Stage::AwaitingPayload { scalar, asked: self.host };
+            return self.ask_payload();
+        }
+        // Somebody's share is wrong: only now is each checked by itself, and the wrong ones are dropped.
+        let wrong: Vec<ShareIndex> = self
+            .pieces
+            .iter()
+            .filter(|(index, piece)| !view.suite.share_fits(k, &piece.commitments, **index, &piece.share))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in wrong {
+            self.pieces.remove(&index);
+            if let Some(holder) = usize::from(index.0).checked_sub(1).and_then(|at| opened.map.holders.get(at)) {
+                let refused = Refused::new(Check::Share, crate::error::Subject::Host(holder.host));
+                self.refused.insert(holder.host, refused);
+                self.good.retain(|host| *host != holder.host);
+            }
+        }
+        self.settle()
+    }
+
+    /// Whether enough holders can still answer.
+    fn settle(&self) -> Next {
+        let Some(opened) = &self.opened else { return Next::Wait };
+        let lost = self.refused.values().filter(|refused| !is_passing(refused.check)).count() + self.silent.len();
+        let left = opened.map.holders.len().saturating_sub(lost);
+        if left >= usize::from(opened.head.head().terms.k) { Next::Wait } else { Next::Fail(self.too_few()) }
+    }
+
+    fn too_few(&self) -> Failure {
+        let Some(opened) = &self.opened else { return Failure::NoCoordinator };
+        let needed = opened.head.head().terms.k;
+        let holders = opened.map.holders.len();
+        // Where the refusals alone leave fewer than k, the reader was refused: that is the news, not who is down.
+        let hard: Vec<&Refused> = self.refused.values().filter(|refused| is_about_reader(refused.check)).collect();
+        if let Some(first) = hard.first()
+            && holders.saturating_sub(hard.len()) < usize::from(needed)
+        {
+            return Failure::Refused((*first).clone());
+        }
+        let missing =
+            opened.map.holders.iter().map(|holder| holder.host).filter(|host| !self.good.contains(host)).collect();
+        Failure::TooFewHolders { got: u8::try_from(self.good.len()).unwrap_or(u8::MAX), needed, missing }
+    }
+
+    fn ask_payload(&mut self) -> Next {
+        let Some(opened) = &self.opened else { return Next::Fail(Failure::NoCoordinator) };
+        let holders = &opened.map.holders;
+        // First those that answered, then the others.
+        let mut order: Vec<&MapHolder> = holders.iter().filter(|holder| self.good.contains(&holder.host)).collect();
+        order.extend(holders.iter().filter(|holder| !self.good.contains(&holder.host)));
+        let Some(holder) = order.into_iter().find(|holder| !self.payload_tried.contains(&holder.host)).cloned() else {
+            return Next::Fail(Failure::TooFewHolders {
+                got: 0,
+                needed: 1,
+                missing: holders.iter().map(|holder| holder.host).collect(),
+            });
+        };
+        self.payload_tried.insert(holder.host);
+        if let Stage::AwaitingPayload { asked, .. } = &mut self.stage {
+            *asked = holder.host;
+        }
+        Next::AskPayload { holder, head: *opened.head.digest() }
+    }
+
+    /// The holder that was asked for the payload is silent: the next one is asked.
+    pub fn payload_again(&mut self) -> Next {
+        self.ask_payload()
+    }
+
+    /// A holder's payload.
+    pub fn payload(&mut self, from: HostId, pieces: &[Vec<u8>]) -> Next {
+        let Some(opened) = &self.opened else { return Next::Wait };
+        let Stage::AwaitingPayload { scalar, asked } = &self.stage else { return Next::Wait };
+        if *asked != from {
+            return Next::Wait;
+        }
+        let head = opened.head.head();
+        if seal::payload_digest(pieces) != head.payload {
+            return self.ask_payload();
+        }
+        match seal::decrypt_payload(scalar, &self.id, head.version, pieces) {
+            Ok(secret) => Next::Done(secret),
+            // The digest fits what the owner signed: no other holder has anything else.
+            Err(check) => Next::Fail(Failure::Refused(Refused::new(check, crate::error::Subject::Credential(self.id)))),
+        }
+    }
+}
+
+/// A holder that was not ready is asked again after this time.
+const RETRY_MS: u64 = 250;
+/// Somebody who did not answer is asked again after this time: a message may be lost.
+pub const SILENCE_MS: u64 = 1_000;
+
+/// Refusals that pass by themselves: the holder is starting, or a step behind.
+fn is_passing(check: Check) -> bool {
+    matches!(check, Check::NotReady | Check::OwnEpoch | Check::EvidenceStale | Check::Unknown)
+}
+
+/// Refusals that speak of the reader, not of the holder.
+fn is_about_reader(check: Check) -> bool {
+    matches!(
+        check,
+        Check::Policy | Check::Pcr(_) | Check::EvidenceSignature | Check::Quote | Check::Membership | Check::Role
+    )
+}
+
+fn open_share(
+    view: View<'_>,
+    session: &SecretBytes,
+    opened: &OpenedMap,
+    reader: HostId,
+    from: &HostId,
+    index: ShareIndex,
+    sealed: &[u8],
+) -> Option<SecretBytes> {
+    let head = opened.head.head();
+    let context = SealContext {
+        mesh: view.mesh,
+        client: &head.client,
+        id: &head.id(),
+        version: head.version,
+        generation: opened.map.generation,
+        index,
+        sender: &from.0,
+        receiver: &reader,
+        head: opened.head.digest(),
+    };
+    view.suite.hpke_open(session, &context.info(Purpose::Release).0, sealed)
+}

@@ -1,0 +1,101 @@
+//! Every bound of the protocol, named, with its reason. What comes from outside is measured against these
+//! before it is parsed, stored or queued.
+
+/// Largest message between hosts: one payload of `PAYLOAD_MAX` in pieces, with its head and share.
+pub const MESSAGE_MAX: usize = PAYLOAD_MAX + PAYLOAD_MAX / 8;
+/// Largest message from somebody who is not a member: a ticket, four EK certificates and the keys.
+pub const ENROLMENT_MESSAGE_MAX: usize = 64 * 1024;
+/// Largest credential: 1 MiB, which is also the limit of systemd for the credentials of one unit.
+pub const PAYLOAD_MAX: usize = 1024 * 1024;
+/// Plaintext bytes in one piece of a payload: small enough for one value of the store.
+pub const PIECE_BYTES: usize = 32 * 1024;
+/// Pieces of the largest payload.
+pub const PIECES_MAX: usize = PAYLOAD_MAX / PIECE_BYTES;
+/// AES-GCM tag at the end of each piece.
+pub const PIECE_TAG_BYTES: usize = 16;
+/// Most shares of one credential: beyond it a put would wait for hosts that are not there.
+pub const SHARES_MAX: usize = 32;
+/// Members of one mesh in this step: the announcement of an epoch names them all in one message.
+pub const MEMBERS_MAX: usize = 512;
+/// Names of hosts, domains, regions, zones and credentials, in bytes.
+pub const NAME_MAX: usize = 96;
+/// Rules in one credential's policy.
+pub const ALLOW_MAX: usize = 16;
+/// Recipients of one credential's shard map.
+pub const RECIPIENTS_MAX: usize = 4;
+/// An age X25519 recipient in text has 62 characters; some room for what follows it.
+pub const RECIPIENT_TEXT_MAX: usize = 96;
+/// A head as signed bytes.
+pub const HEAD_MAX: usize = 2048;
+/// An SSHSIG in its armour (ed25519: about 300 bytes).
+pub const SSHSIG_MAX: usize = 2048;
+/// A signed genesis with its EK roots.
+pub const GENESIS_MAX: usize = 48 * 1024;
+/// Domains named in a genesis.
+pub const DOMAINS_MAX: usize = 32;
+/// Operators of one domain.
+pub const OPERATORS_MAX: usize = 8;
+/// EK roots and EK hashes in a genesis.
+pub const EK_ROOTS_MAX: usize = 16;
+/// EK hashes in a genesis.
+pub const EK_HASHES_MAX: usize = 512;
+/// A certificate of an EK or of its issuer.
+pub const CERTIFICATE_MAX: usize = 4096;
+/// EKs that one chip shows (RSA-2048, P-256, P-384 and one more).
+pub const EKS_MAX: usize = 4;
+/// Intermediate certificates that a joiner sends along.
+pub const INTERMEDIATES_MAX: usize = 4;
+/// A TPMT_PUBLIC (RSA-2048: 314 bytes, RSA-4096: 570).
+pub const TPM_PUBLIC_MAX: usize = 1024;
+/// A TPMS_ATTEST of a quote over one bank (145 bytes) with room for a second.
+pub const ATTEST_MAX: usize = 512;
+/// A TPMT_SIGNATURE (ECDSA P-256: 72 bytes, RSA-2048: 262).
+pub const TPM_SIGNATURE_MAX: usize = 640;
+/// PCRs of one bank.
+pub const PCRS_MAX: usize = 24;
+/// A ticket in its armour.
+pub const TICKET_MAX: usize = 8 * 1024;
+/// A shard map as an age file: 32 holders with their commitments and addresses.
+pub const SHARD_MAP_MAX: usize = 32 * 1024;
+/// A host's address (host:port).
+pub const ADDRESS_MAX: usize = 280;
+/// Enrolments that wait for their challenge's answer: joiners are few, and each costs RSA arithmetic.
+pub const ENROLMENTS_OPEN_MAX: usize = 32;
+/// How long a challenge may stay open: a slow chip takes seconds, not minutes.
+pub const ENROLMENT_MS: u64 = 60_000;
+/// Requests of local clients in flight in one daemon.
+pub const REQUESTS_OPEN_MAX: usize = 256;
+/// A request to another host is given up after this time.
+pub const REQUEST_MS: u64 = 5_000;
+/// A joiner without an answer asks again after this time.
+pub const JOIN_RETRY_MS: u64 = 2_000;
+/// Shares that one host holds.
+pub const SHARES_HELD_MAX: usize = 65_536;
+/// Bytes of shares not yet recorded that one holder keeps for one client: four puts of the largest size.
+pub const UNRECORDED_BYTES_MAX: usize = 4 * MESSAGE_MAX;
+/// Clients with unrecorded shares that one holder follows.
+pub const UNRECORDED_CLIENTS_MAX: usize = 1024;
+/// Entries of the record log that one page carries.
+pub const PAGE_ENTRIES_MAX: usize = 256;
+/// Bytes of the record log that one page carries.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// One entry of the record log (a genesis is the largest).
+pub const ENTRY_MAX: usize = GENESIS_MAX + 16 * 1024;
+/// Entries of the record log in this step, before snapshots: about 1 GiB of heads.
+pub const LOG_ENTRIES_MAX: u64 = 1_000_000;
+/// Credentials in the records.
+pub const CREDENTIALS_MAX: usize = 250_000;
+/// Shard groups in the records.
+pub const GROUPS_MAX: usize = 4096;
+/// Epochs whose announcements a host remembers: nothing older is current.
+pub const EPOCHS_KEPT: u64 = 3;
+/// Shortest epoch of a mesh that is not marked testnet.
+pub const EPOCH_MS_MIN: u64 = 5_000;
+/// Shortest epoch of a mesh that is marked testnet.
+pub const TESTNET_EPOCH_MS_MIN: u64 = 200;
+/// Longest epoch: beyond an hour a revocation would come too late for anybody.
+pub const EPOCH_MS_MAX: u64 = 3_600_000;
+/// A host that could not quote asks its TPM again after this time.
+pub const QUOTE_RETRY_MS: u64 = 500;
+/// Refusals that a host remembers for `status`.
+pub const REFUSALS_KEPT: usize = 64;

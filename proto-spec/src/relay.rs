@@ -1,0 +1,229 @@
+//! A put under way at the host that serves the owner: sends the sealed shares to their holders, collects receipts,
+//! asks the coordinator to record. It sees ciphertext only.
+
+use std::collections::BTreeMap;
+
+use crate::credential::head::{HeadVerified, SignedHead};
+use crate::error::{Check, Failure, Refused, Subject};
+use crate::types::{HostId, RequestId, ShareIndex, Time};
+use crate::wire::{Message, Package, PutReceipt};
+
+/// When a put is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// With the quorum w, after waiting for all up to an epoch.
+    Quorum,
+    /// Only with all n.
+    Complete,
+}
+
+/// A holder that was not ready or not reached is asked again after this time.
+pub const RETRY_MS: u64 = 250;
+/// Somebody who did not answer is asked again after this time: a message may be lost.
+pub const SILENCE_MS: u64 = 1_000;
+
+/// What a put waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Receipts.
+    AwaitingReceipts,
+    /// The record.
+    AwaitingRecord,
+}
+
+/// One put.
+pub struct Putting {
+    /// The request.
+    pub request: RequestId,
+    /// The head.
+    pub head: HeadVerified,
+    /// Who holds what, in the order of the indexes.
+    pub holders: Vec<HostId>,
+    /// What it waits for.
+    pub stage: Stage,
+    /// When receipts are waited for no longer, then: when the record is.
+    pub deadline: Time,
+    /// When to ask again.
+    pub retry_at: Option<Time>,
+    wait: Wait,
+    package: Package,
+    receipts: BTreeMap<ShareIndex, PutReceipt>,
+    refused: BTreeMap<ShareIndex, Refused>,
+}
+
+/// What a put wants next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for more.
+    Wait,
+    /// Ask the coordinator to record.
+    Record,
+    /// It failed.
+    Fail(Failure),
+}
+
+impl Putting {
+    /// Begins.
+    ///
+    /// # Errors
+    /// [`Check::HeadForm`] where package, head and holders do not fit together.
+    pub fn new(
+        request: RequestId,
+        head: HeadVerified,
+        holders: Vec<HostId>,
+        package: Package,
+        wait: Wait,
+        deadline: Time,
+    ) -> Result<Self, Check> {
+        let n = usize::from(head.head().terms.n);
+        if package.sealed.len() != n || holders.len() != n || head.head().request != request {
+            return Err(Check::HeadForm);
+        }
+        Ok(Self {
+            request,
+            head,
+            holders,
+            stage: Stage::AwaitingReceipts,
+            deadline,
+            retry_at: None,
+            wait,
+            package,
+            receipts: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        })
+    }
+
+    /// The message for each holder that has not answered for good.
+    pub fn offers(&self) -> Vec<(HostId, Message)> {
+        let open = |index: &ShareIndex| {
+            !self.receipts.contains_key(index)
+                && self.refused.get(index).is_none_or(|refused| is_passing(refused.check))
+        };
+        (1..)
+            .map(ShareIndex)
+            .zip(self.holders.iter().zip(&self.package.sealed))
+            .filter(|(index, _)| open(index))
+            .map(|(index, (holder, sealed))| (*holder, self.offer(index, sealed)))
+            .collect()
+    }
+
+    fn offer(&self, index: ShareIndex, sealed: &[u8]) -> Message {
+        Message::ShareStore {
+            request: self.request,
+            head: self.head.signed().clone(),
+            group: self.package.group,
+            generation: self.package.generation,
+            index,
+            sealed: sealed.to_vec(),
+            commitments: self.package.commitments.clone(),
+            pieces: self.package.pieces.clone(),
+        }
+    }
+
+    /// A receipt came. Its signature is the coordinator's to check.
+    pub fn stored(&mut self, from: HostId, receipt: PutReceipt) -> Next {
+        if self.index_of(&from) == Some(receipt.index) && receipt.head == *self.head.digest() {
+            self.refused.remove(&receipt.index);
+            self.receipts.insert(receipt.index, receipt);
+        }
+        self.settle()
+    }
+
+    /// A holder refused.
+    pub fn refused(&mut self, from: HostId, refused: Refused, now: Time) -> Next {
+        if let Some(index) = self.index_of(&from) {
+            if is_passing(refused.check) {
+                let soon = now.plus(RETRY_MS);
+                self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
+            }
+            self.refused.insert(index, refused);
+        }
+        self.settle()
+    }
+
+    /// A holder cannot be reached now.
+    pub fn unreachable(&mut self, from: HostId, now: Time) -> Next {
+        self.refused(from, Refused::new(Check::NotReady, Subject::Host(from)), now)
+    }
+
+    fn index_of(&self, host: &HostId) -> Option<ShareIndex> {
+        let at = self.holders.iter().position(|holder| holder == host)?;
+        u8::try_from(at + 1).ok().map(ShareIndex)
+    }
+
+    fn settle(&self) -> Next {
+        if self.stage != Stage::AwaitingReceipts {
+            return Next::Wait;
+        }
+        if self.receipts.len() == self.holders.len() {
+            return Next::Record;
+        }
+        let lost = self.refused.values().filter(|refused| !is_passing(refused.check)).count();
+        if self.holders.len() - lost < self.needed() { Next::Fail(self.too_few()) } else { Next::Wait }
+    }
+
+    fn needed(&self) -> usize {
+        match self.wait {
+            Wait::Quorum => usize::from(self.head.head().terms.quorum()),
+            Wait::Complete => self.holders.len(),
+        }
+    }
+
+    /// Time is up.
+    pub fn expired(&self) -> Next {
+        match self.stage {
+            Stage::AwaitingRecord => Next::Fail(Failure::NoCoordinator),
+            Stage::AwaitingReceipts if self.receipts.len() >= self.needed() => Next::Record,
+            Stage::AwaitingReceipts => Next::Fail(self.too_few()),
+        }
+    }
+
+    fn too_few(&self) -> Failure {
+        // One holder's word on the head itself is worth more than a count.
+        let about_head = |refused: &&Refused| matches!(refused.check, Check::HeadOrder | Check::HeadSignature);
+        if let Some(refused) = self.refused.values().find(about_head) {
+            return Failure::Refused(refused.clone());
+        }
+        Failure::TooFewHolders {
+            got: u8::try_from(self.receipts.len()).unwrap_or(u8::MAX),
+            needed: u8::try_from(self.needed()).unwrap_or(u8::MAX),
+            missing: self.missing(),
+        }
+    }
+
+    /// Holders without a receipt.
+    pub fn missing(&self) -> Vec<HostId> {
+        let has = |host: &&HostId| self.receipts.values().any(|receipt| receipt.holder == **host);
+        self.holders.iter().filter(|host| !has(host)).copied().collect()
+    }
+
+    /// The message that asks for the record.
+    pub fn record(&mut self, now: Time) -> Message {
+        self.stage = Stage::AwaitingRecord;
+        self.retry_at = Some(now.plus(SILENCE_MS));
+        Message::PutRecord {
+            request: self.request,
+            head: self.signed_head(),
+            receipts: self.receipts.values().cloned().collect(),
+        }
+    }
+
+    fn signed_head(&self) -> SignedHead {
+        self.head.signed().clone()
+    }
+
+    /// The group.
+    pub fn group(&self) -> crate::types::GroupId {
+        self.package.group
+    }
+
+    /// Shares that are flushed.
+    pub fn flushed(&self) -> usize {
+        self.receipts.len()
+    }
+}
+
+/// Refusals that pass by themselves: the holder is starting, or a record behind.
+fn is_passing(check: Check) -> bool {
+    matches!(check, Check::NotReady | Check::Group | Check::Membership)
+}

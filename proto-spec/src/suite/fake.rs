@@ -1,0 +1,240 @@
+//! A suite with the sizes of the real one that costs next to nothing and protects nothing: for simulations and
+//! for fuzzing what stands behind the cryptography. Whoever knows a public key can forge under it.
+//!
+//! Sharing keeps its algebra (Feldman in a small Schnorr group), so that thresholds, wrong shares and mixed
+//! generations behave as they do on the curve.
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Dealt, Generator, Suite};
+use crate::attest::tpm::{CredentialBlob, EccPoint, EkPublic};
+use crate::types::{
+    BlsPublic, BlsSignature, Commitment, EcdsaSignature, Ed25519Signature, HpkePublic, SecretBytes, ShareIndex, SshKey,
+    Terms, TransportKey,
+};
+
+/// Order of the small group, a prime.
+const ORDER: u64 = 2_305_843_009_213_688_669;
+/// Its modulus 2·ORDER + 1, a prime: squares form the group of that order.
+const MODULUS: u64 = 4_611_686_018_427_377_339;
+/// A square, so of that order.
+const BASE: u64 = 4;
+
+/// The suite of simulations.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fake;
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+        hash.update([0xff]);
+    }
+    hash.finalize().into()
+}
+
+fn stretch<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut out = [0; N];
+    for (number, block) in (0_u8..).zip(out.chunks_mut(32)) {
+        let bytes = hash(&[&[number], &hash(parts)]);
+        for (to, from) in block.iter_mut().zip(bytes) {
+            *to = from;
+        }
+    }
+    out
+}
+
+fn times(a: u64, b: u64, modulus: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b) % u128::from(modulus);
+    u64::try_from(product).unwrap_or(0)
+}
+
+fn power(mut base: u64, mut exponent: u64, modulus: u64) -> u64 {
+    let mut result = 1;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result = times(result, base, modulus);
+        }
+        base = times(base, base, modulus);
+        exponent >>= 1;
+    }
+    result
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    let tail = bytes.get(bytes.len().checked_sub(8)?..)?;
+    Some(u64::from_be_bytes(tail.try_into().ok()?))
+}
+
+fn wide<const N: usize>(value: u64) -> [u8; N] {
+    let mut out = [0; N];
+    for (to, from) in out.iter_mut().rev().zip(value.to_le_bytes()) {
+        *to = from;
+    }
+    out
+}
+
+fn scalar_bytes(value: u64) -> SecretBytes {
+    SecretBytes::copy_of(&wide::<32>(value))
+}
+
+fn commitment(exponent: u64) -> Commitment {
+    Commitment(wide(power(BASE, exponent, MODULUS)))
+}
+
+fn evaluate(coefficients: &[u64], at: u64) -> u64 {
+    coefficients.iter().rev().fold(0, |sum, c| (times(sum, at, ORDER) + c) % ORDER)
+}
+
+fn interpolate(shares: &[(u64, u64)]) -> u64 {
+    let mut sum = 0;
+    for (i, value) in shares {
+        let (mut top, mut bottom) = (1, 1);
+        for (j, _) in shares.iter().filter(|(j, _)| j != i) {
+            top = times(top, *j, ORDER);
+            bottom = times(bottom, (ORDER + j - i) % ORDER, ORDER);
+        }
+        let weight = times(top, power(bottom, ORDER - 2, ORDER), ORDER);
+        sum = (sum + times(weight, *value, ORDER)) % ORDER;
+    }
+    sum
+}
+
+fn keystream(key: &[u8; 32], bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for (block, chunk) in (0_u64..).zip(bytes.chunks(32)) {
+        let mask = hash(&[key, &block.to_be_bytes()]);
+        out.extend(chunk.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+    }
+    out
+}
+
+impl Fake {
+    /// What a virtual TPM signs with.
+    pub fn ecdsa_sign(key: &EccPoint, message: &[u8]) -> EcdsaSignature {
+        EcdsaSignature(stretch(&[b"ecdsa", &key.x, &key.y, message]))
+    }
+
+    /// What a virtual TPM does on ActivateCredential.
+    pub fn activate_credential(ek: &EkPublic, ak_name: &[u8], blob: &CredentialBlob) -> Option<SecretBytes> {
+        let key = hash(&[b"credential", ek.bytes(), ak_name, &blob.encrypted_seed]);
+        let (sealed, tag) = blob.id_object.split_at_checked(blob.id_object.len().checked_sub(32)?)?;
+        let secret = keystream(&key, sealed);
+        (tag == hash(&[&key, sealed])).then(|| SecretBytes::new(secret))
+    }
+
+    /// What a virtual client's SSH key does.
+    pub fn sshsig_sign(key: &SshKey, namespace: &str, message: &[u8]) -> String {
+        hex::encode(stretch::<64>(&[b"sshsig", &key.0, namespace.as_bytes(), message]))
+    }
+}
+
+impl Suite for Fake {
+    fn bls_secret(&self, generator: &mut Generator) -> SecretBytes {
+        generator.secret(32)
+    }
+    fn bls_public(&self, secret: &SecretBytes) -> Option<BlsPublic> {
+        Some(BlsPublic(stretch(&[b"bls-public", secret.expose()])))
+    }
+    fn bls_sign(&self, secret: &SecretBytes, message: &[u8]) -> Option<BlsSignature> {
+        Some(BlsSignature(stretch(&[b"bls", &self.bls_public(secret)?.0, message])))
+    }
+    fn bls_holds(&self, key: &BlsPublic, message: &[u8], signature: &BlsSignature) -> bool {
+        signature.0 == stretch::<48>(&[b"bls", &key.0, message])
+    }
+    fn bls_prove(&self, secret: &SecretBytes) -> Option<BlsSignature> {
+        self.bls_sign(secret, b"possession")
+    }
+    fn bls_proof_holds(&self, key: &BlsPublic, proof: &BlsSignature) -> bool {
+        self.bls_holds(key, b"possession", proof)
+    }
+
+    fn deal(&self, terms: Terms, generator: &mut Generator) -> Option<Dealt> {
+        if !terms.are_sound() {
+            return None;
+        }
+        let coefficients: Vec<u64> = (0..terms.k).map(|_| u64::from_be_bytes(generator.bytes()) % ORDER).collect();
+        Some(Dealt {
+            secret: scalar_bytes(*coefficients.first()?),
+            commitments: coefficients.iter().map(|c| commitment(*c)).collect(),
+            shares: (1..=terms.n).map(|i| scalar_bytes(evaluate(&coefficients, u64::from(i)))).collect(),
+        })
+    }
+    fn share_fits(&self, k: u8, commitments: &[Commitment], index: ShareIndex, share: &SecretBytes) -> bool {
+        let Some(share) = number(share.expose()) else { return false };
+        if commitments.len() != usize::from(k) || index.0 == 0 || share >= ORDER {
+            return false;
+        }
+        let mut product = 1;
+        let mut exponent = 1;
+        for one in commitments {
+            let Some(point) = number(&one.0) else { return false };
+            product = times(product, power(point % MODULUS, exponent, MODULUS), MODULUS);
+            exponent = times(exponent, u64::from(index.0), ORDER);
+        }
+        product == power(BASE, share, MODULUS)
+    }
+    fn combine(&self, k: u8, shares: &[(ShareIndex, &SecretBytes)], c0: &Commitment) -> Option<SecretBytes> {
+        let shares = shares
+            .get(..usize::from(k))?
+            .iter()
+            .map(|(index, share)| number(share.expose()).map(|share| (u64::from(index.0), share)))
+            .collect::<Option<Vec<_>>>()?;
+        let secret = interpolate(&shares);
+        (commitment(secret) == *c0).then(|| scalar_bytes(secret))
+    }
+
+    fn hpke_keys(&self, material: &SecretBytes) -> (SecretBytes, HpkePublic) {
+        let secret = hash(&[b"hpke-secret", material.expose()]);
+        (SecretBytes::copy_of(&secret), HpkePublic(hash(&[b"hpke-public", &secret])))
+    }
+    fn hpke_seal(&self, to: &HpkePublic, info: &[u8], plaintext: &[u8], generator: &mut Generator) -> Option<Vec<u8>> {
+        if *to == HpkePublic::ZERO {
+            return None;
+        }
+        let ephemeral: [u8; 32] = generator.bytes();
+        let key = hash(&[b"hpke", &to.0, info, &ephemeral]);
+        let sealed = keystream(&key, plaintext);
+        let tag = hash(&[&key, &sealed]);
+        Some([ephemeral.as_slice(), &sealed, tag.get(..16)?].concat())
+    }
+    fn hpke_open(&self, secret: &SecretBytes, info: &[u8], sealed: &[u8]) -> Option<SecretBytes> {
+        let public = hash(&[b"hpke-public", secret.expose()]);
+        let (ephemeral, rest) = sealed.split_at_checked(32)?;
+        let (sealed, tag) = rest.split_at_checked(rest.len().checked_sub(16)?)?;
+        let key = hash(&[b"hpke", &public, info, ephemeral]);
+        hash(&[&key, sealed]).starts_with(tag).then(|| SecretBytes::new(keystream(&key, sealed)))
+    }
+
+    fn ed25519_public(&self, seed: &SecretBytes) -> Option<TransportKey> {
+        Some(TransportKey(hash(&[b"ed25519", seed.expose()])))
+    }
+    fn ed25519_sign(&self, seed: &SecretBytes, message: &[u8]) -> Option<Ed25519Signature> {
+        Some(Ed25519Signature(stretch(&[b"ed25519", &self.ed25519_public(seed)?.0, message])))
+    }
+    fn ed25519_holds(&self, key: &TransportKey, message: &[u8], signature: &Ed25519Signature) -> bool {
+        signature.0 == stretch::<64>(&[b"ed25519", &key.0, message])
+    }
+
+    fn ecdsa_holds(&self, key: &EccPoint, message: &[u8], signature: &EcdsaSignature) -> bool {
+        *signature == Self::ecdsa_sign(key, message)
+    }
+    fn make_credential(
+        &self,
+        ek: &EkPublic,
+        ak_name: &[u8],
+        secret: &SecretBytes,
+        generator: &mut Generator,
+    ) -> Option<CredentialBlob> {
+        let encrypted_seed = generator.bytes::<32>().to_vec();
+        let key = hash(&[b"credential", ek.bytes(), ak_name, &encrypted_seed]);
+        let mut id_object = keystream(&key, secret.expose());
+        let tag = hash(&[&key, &id_object]);
+        id_object.extend_from_slice(&tag);
+        Some(CredentialBlob { id_object, encrypted_seed })
+    }
+
+    fn sshsig_holds(&self, key: &SshKey, namespace: &str, message: &[u8], armoured: &str) -> bool {
+        armoured == Self::sshsig_sign(key, namespace, message)
+    }
+}

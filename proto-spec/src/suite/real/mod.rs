@@ -1,0 +1,87 @@
+//! The suite that ships.
+
+mod bls;
+mod certificate;
+mod credential;
+mod edwards;
+mod hpke;
+mod sharing;
+
+pub(crate) use certificate::{Algorithm, verify_certificate_signature};
+
+use super::{Dealt, Generator, Suite};
+use crate::attest::tpm::{CredentialBlob, EccPoint, EkPublic};
+use crate::types::{
+    BlsPublic, BlsSignature, Commitment, EcdsaSignature, Ed25519Signature, HpkePublic, SecretBytes, ShareIndex, SshKey,
+    Terms, TransportKey,
+};
+
+/// blsful and vsss-rs over BLS12-381 (verification by blst), HPKE over X25519, Ed25519 and ECDSA by ring.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Real;
+
+impl Suite for Real {
+    fn bls_secret(&self, generator: &mut Generator) -> SecretBytes {
+        bls::secret(generator)
+    }
+    fn bls_public(&self, secret: &SecretBytes) -> Option<BlsPublic> {
+        bls::public(secret)
+    }
+    fn bls_sign(&self, secret: &SecretBytes, message: &[u8]) -> Option<BlsSignature> {
+        bls::sign(secret, message)
+    }
+    fn bls_holds(&self, key: &BlsPublic, message: &[u8], signature: &BlsSignature) -> bool {
+        bls::holds(key, message, signature)
+    }
+    fn bls_prove(&self, secret: &SecretBytes) -> Option<BlsSignature> {
+        bls::prove(secret)
+    }
+    fn bls_proof_holds(&self, key: &BlsPublic, proof: &BlsSignature) -> bool {
+        bls::proof_holds(key, proof)
+    }
+    fn deal(&self, terms: Terms, generator: &mut Generator) -> Option<Dealt> {
+        sharing::deal(terms, generator)
+    }
+    fn share_fits(&self, k: u8, commitments: &[Commitment], index: ShareIndex, share: &SecretBytes) -> bool {
+        sharing::share_fits(k, commitments, index, share)
+    }
+    fn combine(&self, k: u8, shares: &[(ShareIndex, &SecretBytes)], c0: &Commitment) -> Option<SecretBytes> {
+        sharing::combine(k, shares, c0)
+    }
+    fn hpke_keys(&self, material: &SecretBytes) -> (SecretBytes, HpkePublic) {
+        hpke::keys(material)
+    }
+    fn hpke_seal(&self, to: &HpkePublic, info: &[u8], plaintext: &[u8], generator: &mut Generator) -> Option<Vec<u8>> {
+        hpke::seal(to, info, plaintext, generator)
+    }
+    fn hpke_open(&self, secret: &SecretBytes, info: &[u8], sealed: &[u8]) -> Option<SecretBytes> {
+        hpke::open(secret, info, sealed)
+    }
+    fn ed25519_public(&self, seed: &SecretBytes) -> Option<TransportKey> {
+        edwards::public(seed)
+    }
+    fn ed25519_sign(&self, seed: &SecretBytes, message: &[u8]) -> Option<Ed25519Signature> {
+        edwards::sign(seed, message)
+    }
+    fn ed25519_holds(&self, key: &TransportKey, message: &[u8], signature: &Ed25519Signature) -> bool {
+        edwards::holds(&key.0, message, &signature.0)
+    }
+    fn ecdsa_holds(&self, key: &EccPoint, message: &[u8], signature: &EcdsaSignature) -> bool {
+        let public = key.uncompressed();
+        ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_FIXED, public)
+            .verify(message, &signature.0)
+            .is_ok()
+    }
+    fn make_credential(
+        &self,
+        ek: &EkPublic,
+        ak_name: &[u8],
+        secret: &SecretBytes,
+        generator: &mut Generator,
+    ) -> Option<CredentialBlob> {
+        credential::make(ek, ak_name, secret, generator)
+    }
+    fn sshsig_holds(&self, key: &SshKey, namespace: &str, message: &[u8], armoured: &str) -> bool {
+        edwards::sshsig_holds(key, namespace, message, armoured)
+    }
+}
