@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The same `Host` that ships, under virtual time, network, disk and TPM. One seed draws everything.
+
+pub mod checkers;
+pub mod disk;
+pub mod machine;
+pub mod random;
+pub mod run;
+pub mod scenario;
+pub mod tpm;
+pub mod world;

@@ -60,6 +60,9 @@ impl Host {
         presence: &[Presence],
         actions: &mut Actions,
     ) {
+        if self.membership.is_none() {
+            return; // admitted a moment ago, and not told yet
+        }
         if !self.from_coordinator(&from) {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCoordinator });
             return;
@@ -151,7 +154,11 @@ impl Host {
         self.pull(now, actions);
     }
 
+    /// Asks the coordinator for the records that are not here yet.
     pub(super) fn pull(&mut self, now: Now, actions: &mut Actions) {
+        if self.coordinates() {
+            return;
+        }
         let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);
         self.pull_at = Time(now.monotonic.0.saturating_add(again_ms));
         let after = self.ground.records.applied();

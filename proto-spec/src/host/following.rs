@@ -59,6 +59,9 @@ impl Host {
         newest: u64,
         actions: &mut Actions,
     ) {
+        if self.membership.is_none() {
+            return; // admitted a moment ago, and not told yet
+        }
         if !self.from_coordinator(&from) || self.coordinates() {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCoordinator });
             return;
@@ -89,6 +92,7 @@ impl Host {
         for effect in effects {
             self.take_effect(effect, actions);
         }
+        self.hand_on_bundles(actions);
         if newest > self.ground.records.applied() && (progressed || now.monotonic >= self.pull_at) {
             self.pull(now, actions);
         }

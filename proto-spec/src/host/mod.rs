@@ -43,7 +43,7 @@ use crate::types::{
     TransportKey,
 };
 use crate::view::View;
-use crate::wire::{self, Address, Message, Presence};
+use crate::wire::{self, Address, DealBundle, Message, Presence};
 
 /// What comes out of `handle`.
 pub type Actions = Vec<Action>;
@@ -190,6 +190,8 @@ struct Asked {
     deadline: Time,
     retry_at: Time,
     message: Message,
+    /// A bundle that waits for the record of its group to arrive here.
+    bundle: Option<Box<DealBundle>>,
 }
 
 /// Somebody waits for an action's answer.

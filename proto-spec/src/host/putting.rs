@@ -6,7 +6,7 @@ use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::relay::{Next, Putting, SILENCE_MS, Stage, Wait};
 use crate::types::{HostId, Now, RequestId, TransportKey};
-use crate::wire::{Message, Package, PutReceipt};
+use crate::wire::{DealBundle, Message, Package, PutReceipt};
 
 impl Host {
     /// Asks the coordinator in a local client's name; the answer is handed on as it is.
@@ -18,7 +18,7 @@ impl Host {
             return Self::reply(id, Err(Failure::Membership(super::local::NO_MESH)), actions);
         }
         let (deadline, retry_at) = (now.monotonic.plus(REQUEST_MS), now.monotonic.plus(SILENCE_MS));
-        self.asked.insert(request, Asked { local: id, deadline, retry_at, message });
+        self.asked.insert(request, Asked { local: id, deadline, retry_at, message, bundle: None });
     }
 
     pub(super) fn open_requests(&self) -> usize {
@@ -28,6 +28,29 @@ impl Host {
     pub(super) fn answered(&mut self, request: &RequestId, reply: LocalReply, actions: &mut Actions) {
         if let Some(asked) = self.asked.remove(request) {
             Self::reply(asked.local, Ok(reply), actions);
+        }
+    }
+
+    /// A bundle came. It is handed on once its group stands in the records here: this host will relay the shares.
+    pub(super) fn on_bundle(&mut self, now: Now, request: &RequestId, bundle: Box<DealBundle>, actions: &mut Actions) {
+        if self.ground.records.group(&bundle.group).is_some() {
+            self.answered(request, LocalReply::Bundle(bundle), actions);
+        } else if let Some(asked) = self.asked.get_mut(request) {
+            asked.bundle = Some(bundle);
+            self.pull(now, actions);
+        }
+    }
+
+    /// Records were applied: hands on the bundles that waited for them.
+    pub(super) fn hand_on_bundles(&mut self, actions: &mut Actions) {
+        let records = &self.ground.records;
+        let known = |asked: &Asked| asked.bundle.as_ref().is_some_and(|bundle| records.group(&bundle.group).is_some());
+        let ready: Vec<RequestId> =
+            self.asked.iter().filter(|(_, asked)| known(asked)).map(|(request, _)| *request).collect();
+        for request in ready {
+            if let Some(Asked { local, bundle: Some(bundle), .. }) = self.asked.remove(&request) {
+                Self::reply(local, Ok(LocalReply::Bundle(bundle)), actions);
+            }
         }
     }
 

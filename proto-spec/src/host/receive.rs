@@ -83,7 +83,7 @@ impl Host {
     fn on_reply(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
         match message {
             Message::PutBundle { request, bundle } if self.from_coordinator(&from) => {
-                self.answered(&request, LocalReply::Bundle(bundle), actions);
+                self.on_bundle(now, &request, bundle, actions);
             }
             Message::Entrusted { request, package } if self.from_coordinator(&from) => {
                 self.answered(&request, LocalReply::Package(package), actions);

@@ -1,0 +1,101 @@
+//! Outside of every host: what must never happen, whatever the faults. A finding names itself; the seed replays it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spec::host::Table;
+use spec::types::CredentialId;
+use spec::wire::Message;
+
+/// One put, as its client knows it.
+#[derive(Debug, Clone)]
+pub struct Deposit {
+    /// The credential.
+    pub id: CredentialId,
+    /// Its content.
+    pub payload: Vec<u8>,
+    /// The answer to the client, if one came: which machines may be lost at once.
+    pub acknowledged: bool,
+}
+
+/// Shares of one credential's head: where they were seen.
+type Indexes = BTreeMap<usize, BTreeSet<u8>>;
+
+/// The checkers.
+#[derive(Debug, Default)]
+pub struct Checkers {
+    findings: Vec<String>,
+    payloads: Vec<Vec<u8>>,
+    /// Readers that no policy allows.
+    pub strangers: BTreeSet<usize>,
+    shares_seen_by_strangers: BTreeMap<CredentialId, Indexes>,
+    held: BTreeMap<(usize, Vec<u8>), Vec<u8>>,
+    bytes_scanned: u64,
+}
+
+impl Checkers {
+    /// Something is not as it must be.
+    pub fn broken(&mut self, finding: String) {
+        self.findings.push(finding);
+    }
+
+    /// What was found.
+    pub fn findings(&self) -> &[String] {
+        &self.findings
+    }
+
+    /// Bytes that were searched for credentials in clear.
+    pub fn bytes_scanned(&self) -> u64 {
+        self.bytes_scanned
+    }
+
+    /// A credential exists from now on: its content must never be seen in clear.
+    pub fn watch(&mut self, payload: &[u8]) {
+        self.payloads.push(payload.to_vec());
+    }
+
+    /// P1, P7: nothing in clear on the wire; a reader whom no policy allows is sent no share at all.
+    pub fn on_wire(&mut self, from: usize, to: usize, message: &Message, bytes: &[u8]) {
+        self.scan(bytes, || format!("message {} from host {from} to host {to}", message.name()));
+        if let Message::ShareReply { head, index, .. } = message
+            && self.strangers.contains(&to)
+        {
+            let id = CredentialId(spec::types::sha256(&head.bytes).0);
+            self.shares_seen_by_strangers.entry(id).or_default().entry(to).or_default().insert(index.0);
+            self.broken(format!("P1: host {from} released share {} to host {to}, whom nobody allows", index.0));
+        }
+    }
+
+    /// P1, P7: nothing in clear on a disk, and no two shares of one head on the same disk.
+    pub fn on_disk(&mut self, machine: usize, table: Table, key: &[u8], value: &[u8]) {
+        self.scan(value, || format!("a row of {table:?} on host {machine}"));
+        if table == Table::Shares
+            && let Some(before) = self.held.insert((machine, key.to_vec()), value.to_vec())
+            && before != value
+        {
+            self.broken(format!("P1: host {machine} holds two different shares of one head"));
+        }
+    }
+
+    fn scan(&mut self, bytes: &[u8], place: impl Fn() -> String) {
+        self.bytes_scanned += u64::try_from(bytes.len()).unwrap_or(0);
+        // The payloads of a run are random and begin with 16 bytes that stand nowhere else.
+        let found = self.payloads.iter().any(|payload| {
+            payload.get(..16).is_some_and(|start| bytes.windows(start.len()).any(|window| window == start))
+        });
+        if found {
+            self.broken(format!("P7: a credential in clear in {}", place()));
+        }
+    }
+
+    /// P3: an acknowledged put reads back.
+    pub fn read_back(&mut self, deposit: &Deposit, read: Result<&[u8], String>) {
+        match read {
+            Ok(bytes) if bytes == deposit.payload => {}
+            Ok(_) => self.broken(format!("P3: credential {} reads back as something else", deposit.id)),
+            Err(why) if deposit.acknowledged => {
+                self.broken(format!("P3: acknowledged credential {} does not read back: {why}", deposit.id));
+            }
+            Err(_) => {}
+        }
+    }
+}

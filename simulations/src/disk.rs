@@ -1,0 +1,48 @@
+//! A virtual disk: a write is durable as a whole or not at all, and only when its time has come. A crash forgets what
+//! was not yet durable.
+
+use std::collections::BTreeMap;
+
+use spec::host::{Saved, Table, Write};
+
+/// What survives a crash.
+#[derive(Debug, Default, Clone)]
+pub struct Disk {
+    rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+}
+
+impl Disk {
+    /// Makes writes durable.
+    pub fn apply(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            let key = (write.table, write.key);
+            match write.value {
+                Some(value) => self.rows.insert(key, value),
+                None => self.rows.remove(&key),
+            };
+        }
+    }
+
+    /// One row.
+    pub fn row(&self, table: Table, key: &[u8]) -> Option<&Vec<u8>> {
+        self.rows.get(&(table, key.to_vec()))
+    }
+
+    /// Every row, for the checkers.
+    pub fn rows(&self) -> impl Iterator<Item = (&(Table, Vec<u8>), &Vec<u8>)> {
+        self.rows.iter()
+    }
+
+    /// What a starting host is given.
+    pub fn saved(&self) -> Saved {
+        let table = |wanted: Table| {
+            self.rows.iter().filter(move |((table, _), _)| *table == wanted).map(|(_, value)| value.clone())
+        };
+        Saved {
+            membership: table(Table::Membership).next(),
+            records: table(Table::Records).collect(),
+            epoch: table(Table::Epoch).next(),
+            shares: table(Table::Shares).collect(),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! One virtual machine: a chip and a disk that outlive its crashes, a host that does not.
+
+use std::sync::Arc;
+
+use spec::host::{Config, Host, Identity, Lanes, RestoreError};
+use spec::suite::{Fake, Suite as _};
+use spec::types::{SecretBytes, Time, TransportKey};
+use spec::wire::Address;
+
+use crate::disk::Disk;
+use crate::random::Random;
+use crate::tpm::Tpm;
+
+/// A host that runs.
+pub struct Running {
+    /// The host.
+    pub host: Host,
+    /// What waits for its writes.
+    pub lanes: Lanes,
+    /// The deadline for which it is woken already.
+    pub wake_at: Option<Time>,
+}
+
+/// A machine.
+pub struct Machine {
+    /// Its name in tickets.
+    pub name: String,
+    /// Its chip.
+    pub tpm: Tpm,
+    /// Its disk.
+    pub disk: Disk,
+    /// Its host, while it runs.
+    pub running: Option<Running>,
+    /// Counts its starts: what was under way at a crash is not taken for the next start's.
+    pub incarnation: u64,
+    /// Its transport key.
+    pub transport: TransportKey,
+    secrets: [[u8; 32]; 4],
+}
+
+impl Machine {
+    /// A machine with an empty disk, not started.
+    pub fn new(name: String, random: &mut Random) -> Self {
+        let secrets = [random.bytes(), random.bytes(), random.bytes(), random.bytes()];
+        let transport = Fake.ed25519_public(&SecretBytes::copy_of(&secrets[0])).unwrap_or(TransportKey::ZERO);
+        Self { name, tpm: Tpm::new(random), disk: Disk::default(), running: None, incarnation: 0, transport, secrets }
+    }
+
+    /// Starts from what is on disk.
+    ///
+    /// # Errors
+    /// Where what is on disk does not read back.
+    pub fn start(&mut self, random: &mut Random) -> Result<(), RestoreError> {
+        let [transport, vote, coordinator, tpm_bound] =
+            self.secrets.each_ref().map(|secret| SecretBytes::copy_of(secret));
+        let identity = Identity {
+            transport,
+            vote,
+            coordinator,
+            tpm_bound,
+            eks: vec![self.tpm.ek()],
+            intermediates: Vec::new(),
+            ak: self.tpm.ak(),
+            map_recipient: format!("age1{}", self.name),
+        };
+        let config = Config { address: Address(self.name.clone()) };
+        let host = Host::restore(config, identity, Arc::new(Fake), &random.seed(), self.disk.saved())?;
+        self.incarnation += 1;
+        self.running = Some(Running { host, lanes: Lanes::default(), wake_at: None });
+        Ok(())
+    }
+
+    /// Crashes: memory is gone, the disk keeps what was durable.
+    pub fn crash(&mut self) {
+        self.running = None;
+    }
+}

@@ -1,0 +1,413 @@
+//! One run: found, enrol, faults with a load of puts, peace, read everything back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use spec::attest::policy::DEFAULT_PCRS;
+use spec::attest::tpm::EkPublic;
+use spec::client::{BundleVerified, head_to_sign};
+use spec::credential::head::{Allow, credential_id};
+use spec::credential::split::PutOrder;
+use spec::genesis::{self, Domain, Genesis, PROTOCOL_VERSION, SignedGenesis};
+use spec::host::{LocalCommand, LocalId, LocalReply};
+use spec::membership::Role;
+use spec::relay::Wait;
+use spec::suite::{Fake, Generator};
+use spec::ticket::{self, Pins, SignedTicket, Ticket};
+use spec::types::{RequestId, SecretBytes, SshKey, Terms, TicketSerial};
+use spec::wire::{self, Address};
+
+use crate::checkers::Deposit;
+use crate::machine::Machine;
+use crate::scenario::Scenario;
+use crate::world::{Answer, WALL_START_MS, World};
+
+/// Virtual time that an orderly start may take.
+const START_MS: u64 = 120_000;
+/// Virtual time in which everything must have converged once the faults are over.
+const PEACE_MS: u64 = 30_000;
+/// Domains of a simulated mesh.
+const DOMAINS: [&str; 5] = ["north", "east", "south", "west", "centre"];
+
+/// The outcome: the last line of output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// The scenario.
+    pub scenario: String,
+    /// Whether everything held.
+    pub ok: bool,
+    /// The seed that replays it.
+    pub seed: u64,
+    /// Hosts, the reader and the stranger not counted.
+    pub hosts: usize,
+    /// Puts that were tried.
+    pub puts: usize,
+    /// Puts that were acknowledged.
+    pub acknowledged: usize,
+    /// Crashes.
+    pub crashes: u64,
+    /// Virtual milliseconds.
+    pub virtual_ms: u64,
+    /// Messages sent.
+    pub messages: u64,
+    /// Bytes searched for credentials in clear.
+    pub bytes_scanned: u64,
+    /// Digest over everything that every host did.
+    pub trace_hash: String,
+    /// What did not hold.
+    pub findings: Vec<String>,
+    /// Whether it is a matter of liveness only.
+    pub not_live: bool,
+}
+
+/// A put under way.
+struct Client {
+    order: PutOrder,
+    gateway: usize,
+    deposit: usize,
+}
+
+struct Run {
+    world: World,
+    pins: Option<Pins>,
+    clients: BTreeMap<LocalId, Client>,
+    deposits: Vec<Deposit>,
+    generator: Generator,
+    not_live: Vec<String>,
+    hosts: usize,
+}
+
+/// Runs a scenario.
+pub fn run(name: &str, scenario: &Scenario, hosts: usize, seed: u64, acknowledge_before_flush: bool) -> Outcome {
+    let mut world = World::new(scenario.clone(), seed);
+    let generator = Generator::new(&world.random.seed());
+    world.acknowledges_before_flush = acknowledge_before_flush;
+    let mut run = Run {
+        world,
+        pins: None,
+        clients: BTreeMap::new(),
+        deposits: Vec::new(),
+        generator,
+        not_live: Vec::new(),
+        hosts,
+    };
+    let mut crashes = 0;
+    if run.enrol_all(scenario) {
+        crashes = run.load(scenario);
+        run.peace();
+        run.read_all();
+        run.strangers_get_nothing();
+    }
+    let findings: Vec<String> = run.world.checkers.findings().iter().chain(&run.not_live).cloned().collect();
+    Outcome {
+        scenario: name.to_owned(),
+        ok: findings.is_empty(),
+        seed,
+        hosts,
+        puts: run.deposits.len(),
+        acknowledged: run.deposits.iter().filter(|deposit| deposit.acknowledged).count(),
+        crashes,
+        virtual_ms: run.world.now_ms,
+        messages: run.world.messages,
+        bytes_scanned: run.world.checkers.bytes_scanned(),
+        trace_hash: run.world.trace_hash(),
+        not_live: run.world.checkers.findings().is_empty() && !run.not_live.is_empty(),
+        findings,
+    }
+}
+
+fn operator(domain: usize) -> SshKey {
+    SshKey([u8::try_from(domain).unwrap_or(0) + 1; 32])
+}
+
+const OWNER: SshKey = SshKey([0xaa; 32]);
+
+impl Run {
+    fn reader(&self) -> usize {
+        self.hosts
+    }
+
+    fn stranger(&self) -> usize {
+        self.hosts + 1
+    }
+
+    /// Makes all machines, founds the mesh on the first, joins the others.
+    fn enrol_all(&mut self, scenario: &Scenario) -> bool {
+        for number in 0..self.hosts + 2 {
+            let machine = Machine::new(format!("h{number}"), &mut self.world.random);
+            self.world.machines.push(machine);
+        }
+        self.world.checkers.strangers.insert(self.stranger());
+        let genesis = self.genesis(scenario);
+        for number in 0..self.hosts + 2 {
+            self.world.start(number);
+            let Some(pins) = self.pins_for(number, &genesis) else { return self.stuck("no identity") };
+            let role = if number < self.hosts { Role::Host } else { Role::Reader };
+            let ticket = self.ticket(number, role, pins);
+            let command = if number == 0 {
+                LocalCommand::Found { genesis: genesis.clone(), ticket }
+            } else {
+                LocalCommand::Join { ticket, address: Address("h0".to_owned()) }
+            };
+            match self.ask(number, command, START_MS) {
+                Some(Ok(LocalReply::Joined(_))) => {}
+                other => return self.stuck(&format!("host {number} did not join: {other:?}")),
+            }
+        }
+        self.settle(3 * scenario.epoch_ms);
+        true
+    }
+
+    fn stuck(&mut self, why: &str) -> bool {
+        self.not_live.push(why.to_owned());
+        false
+    }
+
+    fn genesis(&self, scenario: &Scenario) -> SignedGenesis {
+        let domain = |(number, name): (usize, &&str)| Domain {
+            name: (*name).to_owned(),
+            operators: vec![operator(number)],
+            recovery: Vec::new(),
+        };
+        let ek_hash = |machine: &Machine| EkPublic::parse(&machine.tpm.ek().public).ok().map(|ek| ek.hash());
+        let genesis = Genesis {
+            protocol_version: PROTOCOL_VERSION,
+            name: "simulated".to_owned(),
+            testnet: true,
+            created_ms: WALL_START_MS,
+            epoch_ms: scenario.epoch_ms,
+            tolerate: 1,
+            domains: DOMAINS.iter().enumerate().map(domain).collect(),
+            ek_roots: Vec::new(),
+            ek_hashes: self.world.machines.iter().filter_map(ek_hash).collect(),
+            pcrs: DEFAULT_PCRS.to_vec(),
+        };
+        let bytes = wire::encode(&genesis);
+        let sign = |key: &SshKey| Fake::sshsig_sign(key, genesis::NAMESPACE, &bytes);
+        SignedGenesis { signatures: genesis.operators().map(sign).collect(), bytes }
+    }
+
+    fn pins_for(&mut self, number: usize, genesis: &SignedGenesis) -> Option<Pins> {
+        if number > 0 {
+            return self.pins.clone();
+        }
+        match self.ask(0, LocalCommand::Identity, 1_000)? {
+            Ok(LocalReply::Identity { transport, coordinator_key, coordinator_proof, .. }) => {
+                let mesh = spec::types::MeshId(spec::types::sha256(&genesis.bytes).0);
+                self.pins = Some(Pins { mesh, coordinator: transport, coordinator_key, coordinator_proof });
+                self.pins.clone()
+            }
+            _ => None,
+        }
+    }
+
+    fn ticket(&mut self, number: usize, role: Role, pins: Pins) -> SignedTicket {
+        let domain = number % DOMAINS.len();
+        let name = DOMAINS.get(domain).copied().unwrap_or("north").to_owned();
+        let region = format!("region{}", number % 3);
+        let serial = TicketSerial(self.world.random.bytes());
+        let ticket = Ticket::new(
+            pins,
+            format!("h{number}"),
+            role,
+            name,
+            region,
+            "zone".to_owned(),
+            serial,
+            WALL_START_MS + START_MS * 1_000,
+            None,
+        );
+        let bytes = wire::encode(&ticket);
+        let signature = Fake::sshsig_sign(&operator(domain), ticket::NAMESPACE, &bytes);
+        SignedTicket { bytes, signature }
+    }
+
+    /// Asks and waits for the answer; other answers that come meanwhile are handled.
+    fn ask(
+        &mut self,
+        machine: usize,
+        command: LocalCommand,
+        within_ms: u64,
+    ) -> Option<Result<LocalReply, spec::error::Failure>> {
+        let id = self.world.command(machine, command)?;
+        let until = self.world.now_ms + within_ms;
+        loop {
+            match self.world.answers.pop_front() {
+                Some(answer) if answer.id == id => return Some(answer.reply),
+                Some(answer) => self.on_answer(answer),
+                None if self.world.now_ms >= until => return None,
+                None => self.world.run_until(until),
+            }
+        }
+    }
+
+    fn settle(&mut self, for_ms: u64) {
+        let until = self.world.now_ms + for_ms;
+        while self.world.now_ms < until {
+            self.world.run_until(until);
+            while let Some(answer) = self.world.answers.pop_front() {
+                self.on_answer(answer);
+            }
+        }
+    }
+
+    /// Faults and puts; says how many crashes there were.
+    fn load(&mut self, scenario: &Scenario) -> u64 {
+        let start = self.world.now_ms;
+        let length = scenario.epochs * scenario.epoch_ms;
+        let mut plan: Vec<(u64, bool)> = Vec::new();
+        plan.extend((0..scenario.puts).map(|_| (self.world.random.below(length), true)));
+        plan.extend((0..scenario.crashes).map(|_| (self.world.random.below(length), false)));
+        plan.sort_unstable();
+        let mut down: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut crashes = 0;
+        self.world.faults = true;
+        for (at, is_put) in plan {
+            self.settle((start + at).saturating_sub(self.world.now_ms));
+            let back: BTreeSet<usize> =
+                down.iter().filter(|(_, until)| self.world.now_ms >= **until).map(|(number, _)| *number).collect();
+            for number in back {
+                down.remove(&number);
+                self.world.start(number);
+            }
+            let machine = usize::try_from(self.world.random.below(u64::try_from(self.hosts).unwrap_or(1))).unwrap_or(0);
+            if is_put {
+                self.begin_put(machine);
+            } else if !down.contains_key(&machine) {
+                crashes += 1;
+                self.world.crash(machine);
+                down.insert(machine, self.world.now_ms + self.world.random.below(3 * scenario.epoch_ms));
+            }
+        }
+        // A power cut of all, in the middle of what is under way.
+        if scenario.crashes > 0 {
+            for number in 0..self.hosts {
+                if !down.contains_key(&number) {
+                    self.world.crash(number);
+                }
+            }
+            for number in 0..self.hosts {
+                self.world.start(number);
+            }
+        }
+        crashes
+    }
+
+    fn begin_put(&mut self, gateway: usize) {
+        let name = format!("credential/{}", self.deposits.len());
+        let length = 16 + usize::try_from(self.world.random.below(200)).unwrap_or(0);
+        let mut payload = self.world.random.bytes::<16>().to_vec();
+        payload.resize(length, 0x2e);
+        let (k, n) = if self.hosts >= 5 && self.world.random.percent(50) { (3, 5) } else { (2, 3) };
+        let Some(terms) = Terms::new(k, n, 1) else { return };
+        let order = PutOrder {
+            request: RequestId(self.world.random.bytes()),
+            client: OWNER,
+            name: name.clone(),
+            terms,
+            allow: vec![Allow::Instance(format!("h{}", self.reader()))],
+            recipients: Vec::new(),
+        };
+        self.world.checkers.watch(&payload);
+        let deposit = self.deposits.len();
+        self.deposits.push(Deposit { id: credential_id(&OWNER, &name), payload, acknowledged: false });
+        if let Some(id) = self.world.command(gateway, LocalCommand::PutBegin(order.clone())) {
+            self.clients.insert(id, Client { order, gateway, deposit });
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
+        let Some(client) = self.clients.remove(&answer.id) else { return };
+        match answer.reply {
+            Ok(LocalReply::Bundle(bundle)) => self.deal(client, &bundle),
+            Ok(LocalReply::Stored { .. }) => {
+                if let Some(deposit) = self.deposits.get_mut(client.deposit) {
+                    deposit.acknowledged = true;
+                }
+            }
+            other => {
+                if std::env::var_os("SIM_DEBUG").is_some() {
+                    eprintln!("{} {:?}", self.world.now_ms, other);
+                }
+            }
+        }
+    }
+
+    fn deal(&mut self, client: Client, bundle: &wire::DealBundle) {
+        let (Some(pins), Some(deposit)) = (self.pins.clone(), self.deposits.get(client.deposit)) else { return };
+        let wall_ms = WALL_START_MS + self.world.now_ms;
+        let verified = match BundleVerified::check(&Fake, &pins, wall_ms, &client.order, bundle) {
+            Ok(verified) => verified,
+            // Evidence ages while the bundle travels: the client asks again. Anything else is a lie.
+            Err(spec::error::Check::EvidenceStale) => return,
+            Err(check) => return self.world.checkers.broken(format!("a bundle does not hold: {}", check.name())),
+        };
+        let payload = SecretBytes::copy_of(&deposit.payload);
+        let package = match verified.deal(&Fake, &mut self.generator, &pins, &client.order, &payload) {
+            Ok(package) => package,
+            Err(check) => return self.world.checkers.broken(format!("dealing failed: {}", check.name())),
+        };
+        let (namespace, bytes) = head_to_sign(&package);
+        let signature = Fake::sshsig_sign(&OWNER, namespace, bytes);
+        let command = LocalCommand::PutStore { package, signature, wait: Wait::Quorum };
+        if let Some(id) = self.world.command(client.gateway, command) {
+            self.clients.insert(id, client);
+        }
+    }
+
+    /// Faults end; everything must come back by itself.
+    fn peace(&mut self) {
+        self.world.faults = false;
+        for number in 0..self.world.machines.len() {
+            if self.world.machines.get(number).is_some_and(|machine| machine.running.is_none()) {
+                self.world.start(number);
+            }
+        }
+        self.settle(PEACE_MS);
+        let roots: BTreeSet<_> = self
+            .world
+            .machines
+            .iter()
+            .filter_map(|machine| machine.running.as_ref())
+            .map(|running| (running.host.records().applied(), running.host.records().root()))
+            .collect();
+        if roots.len() > 1 {
+            self.world.checkers.broken(format!("the records did not converge: {roots:?}"));
+        }
+    }
+
+    fn read_all(&mut self) {
+        let reader = self.reader();
+        for number in 0..self.deposits.len() {
+            let Some(deposit) = self.deposits.get(number).cloned() else { continue };
+            let read = match self.ask(reader, LocalCommand::Get(deposit.id), PEACE_MS) {
+                Some(Ok(LocalReply::Secret(secret))) => Ok(secret.expose().to_vec()),
+                Some(Ok(_)) => Err("another answer".to_owned()),
+                Some(Err(failure)) => Err(failure.to_string()),
+                None => Err("no answer".to_owned()),
+            };
+            self.world.checkers.read_back(&deposit, read.as_deref().map_err(Clone::clone));
+        }
+        if self.deposits.iter().all(|deposit| !deposit.acknowledged) && !self.deposits.is_empty() {
+            self.not_live.push("not one put was acknowledged".to_owned());
+        }
+    }
+
+    /// Whom nobody allows, and whose measurements changed, is refused by everybody.
+    fn strangers_get_nothing(&mut self) {
+        let Some(deposit) = self.deposits.iter().find(|deposit| deposit.acknowledged).cloned() else { return };
+        let stranger = self.stranger();
+        if let Some(Ok(_)) = self.ask(stranger, LocalCommand::Get(deposit.id), PEACE_MS) {
+            self.world.checkers.broken("P2: a stranger was given a credential".to_owned());
+        }
+        let reader = self.reader();
+        if let Some(machine) = self.world.machines.get_mut(reader) {
+            machine.tpm.extend(11);
+        }
+        self.settle(PEACE_MS / 3);
+        self.world.checkers.strangers.insert(reader);
+        if let Some(Ok(_)) = self.ask(reader, LocalCommand::Get(deposit.id), PEACE_MS) {
+            self.world.checkers.broken("P2: a reader whose measurements changed was given a credential".to_owned());
+        }
+    }
+}

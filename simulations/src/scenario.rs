@@ -1,0 +1,61 @@
+//! What a run does, read from a scenario file; the seed draws the rest.
+
+use serde::Deserialize;
+use thiserror::Error;
+
+/// A scenario.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it is about.
+    pub about: String,
+    /// Length of an epoch in virtual milliseconds.
+    pub epoch_ms: u64,
+    /// Epochs with faults.
+    pub epochs: u64,
+    /// Puts in that time.
+    pub puts: u64,
+    /// Messages lost, in a hundred.
+    pub loss_percent: u64,
+    /// Crashes in that time; each host comes back.
+    pub crashes: u64,
+    /// Delay of a message, from and to.
+    pub delay_ms: [u64; 2],
+    /// Time of a write, from and to.
+    pub flush_ms: [u64; 2],
+    /// Time of a TPM's quote, from and to.
+    pub quote_ms: [u64; 2],
+}
+
+/// A scenario that is not there or does not parse.
+#[derive(Debug, Error)]
+pub enum ScenarioError {
+    /// No scenario of that name.
+    #[error("no scenario `{0}`; there are: {known}", known = names().join(", "))]
+    Unknown(String),
+    /// The file does not parse.
+    #[error("scenario `{0}`: {1}")]
+    Form(String, toml::de::Error),
+}
+
+const SCENARIOS: [(&str, &str); 2] =
+    [("calm", include_str!("../scenarios/calm.toml")), ("crash", include_str!("../scenarios/crash.toml"))];
+
+/// Names of all scenarios.
+pub fn names() -> Vec<&'static str> {
+    SCENARIOS.iter().map(|(name, _)| *name).collect()
+}
+
+impl Scenario {
+    /// The scenario of this name.
+    ///
+    /// # Errors
+    /// Where there is none or its file does not parse.
+    pub fn named(name: &str) -> Result<Self, ScenarioError> {
+        let (_, text) = SCENARIOS
+            .iter()
+            .find(|(known, _)| *known == name)
+            .ok_or_else(|| ScenarioError::Unknown(name.to_owned()))?;
+        toml::from_str(text).map_err(|error| ScenarioError::Form(name.to_owned(), error))
+    }
+}

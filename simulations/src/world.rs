@@ -1,0 +1,347 @@
+//! The event loop: virtual time, a network that delays and loses, disks that take their time. It knows the contract of
+//! actions and nothing of the protocol.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sha2::{Digest as _, Sha256};
+use spec::error::Failure;
+use spec::host::{Action, ActionId, Event, Lane, LocalCommand, LocalId, LocalReply, TpmReply, TpmRequest, Write};
+use spec::types::{Now, Time, TransportKey};
+use spec::wire::{Message, decode_message, encode_message};
+
+use crate::checkers::Checkers;
+use crate::machine::Machine;
+use crate::random::Random;
+use crate::scenario::Scenario;
+
+/// Wall clock at the start of every run.
+pub const WALL_START_MS: u64 = 1_767_225_600_000;
+
+/// Something that will happen.
+enum Pending {
+    Deliver {
+        to: usize,
+        from: TransportKey,
+        bytes: Vec<u8>,
+    },
+    Undeliverable {
+        peer: TransportKey,
+    },
+    Persisted {
+        lane: Lane,
+        writes: Vec<Write>,
+    },
+    /// With the planted fault only: the write that was acknowledged long ago.
+    Durable {
+        writes: Vec<Write>,
+    },
+    Tpm {
+        id: ActionId,
+        request: TpmRequest,
+    },
+    Blobs {
+        id: ActionId,
+        keys: Vec<Vec<u8>>,
+    },
+    Sealed {
+        id: ActionId,
+        recipients: Vec<String>,
+        plaintext: Vec<u8>,
+    },
+    Opened {
+        id: ActionId,
+        file: Vec<u8>,
+    },
+    Wake,
+}
+
+/// For whom, and for which of its starts.
+struct Scheduled {
+    machine: usize,
+    incarnation: u64,
+    what: Pending,
+}
+
+/// An answer to a local request.
+pub struct Answer {
+    /// Which.
+    pub id: LocalId,
+    /// The answer.
+    pub reply: Result<LocalReply, Failure>,
+}
+
+/// The world.
+pub struct World {
+    /// Virtual milliseconds since the start.
+    pub now_ms: u64,
+    /// All machines.
+    pub machines: Vec<Machine>,
+    /// Draws everything.
+    pub random: Random,
+    /// What must never happen.
+    pub checkers: Checkers,
+    /// Answers that nobody has taken yet.
+    pub answers: VecDeque<Answer>,
+    /// Whether messages get lost now.
+    pub faults: bool,
+    /// The planted fault: what waits for a write is released before the write is durable.
+    pub acknowledges_before_flush: bool,
+    scenario: Scenario,
+    queue: BTreeMap<(u64, u64), Scheduled>,
+    sequence: u64,
+    next_local: u64,
+    trace: Sha256,
+    /// Messages sent.
+    pub messages: u64,
+}
+
+impl World {
+    /// A world without machines.
+    pub fn new(scenario: Scenario, seed: u64) -> Self {
+        Self {
+            now_ms: 0,
+            machines: Vec::new(),
+            random: Random::new(seed),
+            checkers: Checkers::default(),
+            answers: VecDeque::new(),
+            faults: false,
+            acknowledges_before_flush: false,
+            scenario,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            next_local: 0,
+            trace: Sha256::new(),
+            messages: 0,
+        }
+    }
+
+    fn now(&self) -> Now {
+        // The monotonic clock starts elsewhere than the wall clock, so that nothing can confuse them.
+        Now { monotonic: Time(self.now_ms + 5_000), wall_ms: WALL_START_MS + self.now_ms }
+    }
+
+    /// Digest over everything that every host did.
+    pub fn trace_hash(&self) -> String {
+        hex::encode(self.trace.clone().finalize())
+    }
+
+    /// Starts a machine from its disk.
+    pub fn start(&mut self, machine: usize) {
+        let started = self.machines.get_mut(machine).map(|m| m.start(&mut self.random));
+        if let Some(Err(error)) = started {
+            self.checkers.broken(format!("host {machine} does not start from its own disk: {error}"));
+        }
+        self.note(machine, "start", 0, 0);
+        self.feed(machine, Event::Tick);
+    }
+
+    /// Crashes a machine.
+    pub fn crash(&mut self, machine: usize) {
+        self.note(machine, "crash", 0, 0);
+        if let Some(machine) = self.machines.get_mut(machine) {
+            machine.crash();
+        }
+    }
+
+    /// Hands a local request to a host; `None` where it does not run.
+    pub fn command(&mut self, machine: usize, command: LocalCommand) -> Option<LocalId> {
+        self.machines.get(machine)?.running.as_ref()?;
+        self.next_local += 1;
+        let id = LocalId(self.next_local);
+        self.feed(machine, Event::Command { id, command });
+        Some(id)
+    }
+
+    /// Runs until this moment, or until an answer waits to be taken.
+    pub fn run_until(&mut self, until_ms: u64) {
+        while self.answers.is_empty() {
+            let Some((&(at, sequence), _)) = self.queue.first_key_value() else { break };
+            if at > until_ms {
+                break;
+            }
+            self.now_ms = self.now_ms.max(at);
+            if let Some(scheduled) = self.queue.remove(&(at, sequence)) {
+                self.happen(scheduled);
+            }
+        }
+        if self.answers.is_empty() {
+            self.now_ms = self.now_ms.max(until_ms);
+        }
+    }
+
+    fn schedule(&mut self, after_ms: u64, machine: usize, what: Pending) {
+        let incarnation = self.machines.get(machine).map_or(0, |machine| machine.incarnation);
+        self.sequence += 1;
+        self.queue.insert((self.now_ms + after_ms, self.sequence), Scheduled { machine, incarnation, what });
+    }
+
+    fn happen(&mut self, scheduled: Scheduled) {
+        let Scheduled { machine, incarnation, what } = scheduled;
+        let what = match what {
+            Pending::Deliver { to, from, bytes } => return self.deliver(to, from, &bytes),
+            other => other,
+        };
+        let Some(target) = self.machines.get_mut(machine) else { return };
+        if target.incarnation != incarnation || target.running.is_none() {
+            return;
+        }
+        let event = match what {
+            Pending::Deliver { .. } => return,
+            Pending::Undeliverable { peer } => Event::Undeliverable { to: peer },
+            Pending::Durable { writes } => return target.disk.apply(writes),
+            Pending::Persisted { lane, writes } => {
+                target.disk.apply(writes);
+                return self.release(machine, lane);
+            }
+            Pending::Tpm { id, request } => {
+                let reply: Option<TpmReply> = target.tpm.answer(&request);
+                Event::Tpm { id, reply }
+            }
+            Pending::Blobs { id, keys } => {
+                let row = |key: &Vec<u8>| target.disk.row(spec::host::Table::Payloads, key).cloned();
+                Event::Blobs { id, blobs: keys.iter().map(row).collect() }
+            }
+            Pending::Sealed { id, recipients, plaintext } => {
+                Event::MapSealed { id, file: Some(seal_map(&recipients, &plaintext)) }
+            }
+            Pending::Opened { id, file } => {
+                let own = format!("age1{}", target.name);
+                Event::MapOpened { id, plaintext: open_map(&own, &file) }
+            }
+            Pending::Wake => {
+                if let Some(running) = &mut target.running {
+                    running.wake_at = None;
+                }
+                Event::Tick
+            }
+        };
+        self.feed(machine, event);
+    }
+
+    fn deliver(&mut self, to: usize, from: TransportKey, bytes: &[u8]) {
+        let Some(running) = self.machines.get(to).and_then(|machine| machine.running.as_ref()) else { return };
+        let event = match decode_message(&running.host.mesh(), bytes) {
+            Ok(message) => Event::Message { from, message },
+            Err(error) => Event::Garbage { from, error },
+        };
+        self.feed(to, event);
+    }
+
+    /// A write is durable: what waited for it is done.
+    fn release(&mut self, machine: usize, lane: Lane) {
+        let ready = self
+            .machines
+            .get_mut(machine)
+            .and_then(|machine| machine.running.as_mut())
+            .map(|running| running.lanes.persisted(lane))
+            .unwrap_or_default();
+        for action in ready {
+            self.perform(machine, action);
+        }
+    }
+
+    fn feed(&mut self, machine: usize, event: Event) {
+        let now = self.now();
+        let mut actions = Vec::new();
+        let Some(running) = self.machines.get_mut(machine).and_then(|machine| machine.running.as_mut()) else { return };
+        running.host.handle(now, event, &mut actions);
+        let ready: Vec<Action> = actions.into_iter().filter_map(|action| running.lanes.push(action)).collect();
+        let deadline = running.host.next_deadline(now);
+        let wake = deadline.filter(|deadline| running.wake_at.is_none_or(|at| *deadline < at));
+        if let Some(at) = wake {
+            running.wake_at = Some(at);
+            let after = at.0.saturating_sub(now.monotonic.0).max(1);
+            self.schedule(after, machine, Pending::Wake);
+        }
+        for action in ready {
+            self.perform(machine, action);
+        }
+    }
+
+    fn perform(&mut self, machine: usize, action: Action) {
+        let delay = self.random.between(self.scenario.delay_ms);
+        match action {
+            Action::Persist { lane, writes } => self.persist(machine, lane, writes),
+            Action::Send { to, message, .. } => self.send(machine, to, &message, delay),
+            Action::Tpm { id, request } => {
+                self.note(machine, "tpm", 0, 0);
+                let after = self.random.between(self.scenario.quote_ms);
+                self.schedule(after, machine, Pending::Tpm { id, request });
+            }
+            Action::LoadBlobs { id, keys } => self.schedule(1, machine, Pending::Blobs { id, keys }),
+            Action::SealMap { id, recipients, plaintext } => {
+                self.schedule(1, machine, Pending::Sealed { id, recipients, plaintext });
+            }
+            Action::OpenMap { id, file } => self.schedule(1, machine, Pending::Opened { id, file }),
+            Action::Reply { id, reply, .. } => {
+                self.note(machine, "reply", u64::from(reply.is_ok()), 0);
+                self.answers.push_back(Answer { id, reply });
+            }
+            Action::Disconnect { why, .. } => {
+                self.checkers.broken(format!("host {machine} threw out an honest peer: {why}"));
+            }
+            Action::Report(_) => self.note(machine, "report", 0, 0),
+        }
+    }
+
+    fn persist(&mut self, machine: usize, lane: Lane, writes: Vec<Write>) {
+        self.note(machine, "persist", u64::try_from(writes.len()).unwrap_or(0), 0);
+        for write in &writes {
+            if let Some(value) = &write.value {
+                self.checkers.on_disk(machine, write.table, &write.key, value);
+            }
+        }
+        let after = self.random.between(self.scenario.flush_ms);
+        if self.acknowledges_before_flush {
+            self.schedule(after, machine, Pending::Durable { writes });
+            self.release(machine, lane);
+        } else {
+            self.schedule(after, machine, Pending::Persisted { lane, writes });
+        }
+    }
+
+    fn send(&mut self, machine: usize, to: TransportKey, message: &Message, delay: u64) {
+        let Some(sender) = self.machines.get(machine) else { return };
+        let from = sender.transport;
+        let Some(mesh) = sender.running.as_ref().map(|running| running.host.mesh()) else { return };
+        let bytes = encode_message(&mesh, message);
+        let size = u64::try_from(bytes.len()).unwrap_or(0);
+        let Some(target) = self.machines.iter().position(|machine| machine.transport == to) else { return };
+        self.note(machine, message.name(), size, u64::try_from(target).unwrap_or(0));
+        self.messages += 1;
+        self.checkers.on_wire(machine, target, message, &bytes);
+        if target == machine {
+            return self.schedule(0, machine, Pending::Deliver { to: target, from, bytes });
+        }
+        if self.faults && self.random.percent(self.scenario.loss_percent) {
+            return;
+        }
+        let down = self.machines.get(target).is_none_or(|machine| machine.running.is_none());
+        if down {
+            self.schedule(delay, machine, Pending::Undeliverable { peer: to });
+        } else {
+            self.schedule(delay, machine, Pending::Deliver { to: target, from, bytes });
+        }
+    }
+
+    fn note(&mut self, machine: usize, kind: &str, size: u64, peer: u64) {
+        self.trace.update(self.now_ms.to_be_bytes());
+        self.trace.update(u64::try_from(machine).unwrap_or(0).to_be_bytes());
+        self.trace.update(kind.as_bytes());
+        self.trace.update(size.to_be_bytes());
+        self.trace.update(peer.to_be_bytes());
+    }
+}
+
+/// Stands in for age: whoever is not a recipient does not open it.
+fn seal_map(recipients: &[String], plaintext: &[u8]) -> Vec<u8> {
+    let masked = plaintext.iter().map(|byte| byte ^ 0x5a);
+    recipients.join(",").bytes().chain([0]).chain(masked).collect()
+}
+
+fn open_map(own: &str, file: &[u8]) -> Option<Vec<u8>> {
+    let at = file.iter().position(|byte| *byte == 0)?;
+    let recipients = std::str::from_utf8(file.get(..at)?).ok()?;
+    let ours = recipients.split(',').any(|recipient| recipient == own);
+    ours.then(|| file.iter().skip(at + 1).map(|byte| byte ^ 0x5a).collect())
+}
