@@ -4,6 +4,7 @@ use crate::attest::evidence::SignedEvidence;
 use crate::attest::tpm::CredentialBlob;
 use crate::cms::records::{Credential, Group};
 use crate::error::{Failure, LocalFault, Misbehaved, Refused};
+use crate::genesis::SignedGenesis;
 use crate::membership::MemberRecord;
 use crate::ticket::Pins;
 use crate::types::{BlsPublic, BlsSignature, CredentialId, Digest, GroupId, HostId, Round, SecretBytes, TransportKey};
@@ -210,6 +211,8 @@ pub enum LocalReply {
         coordinator_proof: BlsSignature,
         /// What it pins, if it belongs to a mesh.
         pins: Option<Pins>,
+        /// The mesh's genesis, if it belongs to one.
+        genesis: Option<Box<SignedGenesis>>,
         /// SHA-256 of each of its EKs.
         ek_hashes: Vec<Digest>,
     },

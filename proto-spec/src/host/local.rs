@@ -51,6 +51,7 @@ impl Host {
             coordinator_key: self.own.coordinator.0,
             coordinator_proof: self.own.coordinator.1,
             pins: self.ground.records.pins(),
+            genesis: self.ground.records.genesis().map(|genesis| Box::new(genesis.signed().clone())),
             ek_hashes: self.own.identity.eks.iter().filter_map(hash).collect(),
         }
     }

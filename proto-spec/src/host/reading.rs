@@ -20,13 +20,12 @@ impl Host {
         };
         let round = match self.attester.current(view) {
             Some(evidence) => evidence.evidence.round,
+            None if view.epochs.current(view.calendar, now).is_none() => {
+                return Self::reply(id, Err(Failure::NoCoordinator), actions);
+            }
             None => {
-                let check = if view.epochs.current(view.calendar, now).is_some() {
-                    Check::EvidenceMissing
-                } else {
-                    Check::OwnEpoch
-                };
-                let refused = self.refusal(Refused::new(check, Subject::Host(self.own.host)), actions);
+                let refused = Refused::new(Check::EvidenceMissing, Subject::Host(self.own.host));
+                let refused = self.refusal(refused, actions);
                 return Self::reply(id, Err(Failure::Refused(refused)), actions);
             }
         };

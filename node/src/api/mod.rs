@@ -1,0 +1,220 @@
+//! The local socket: HTTP and JSON over a Unix socket, for the command line and for whoever else the socket's group
+//! lets in.
+
+pub mod client;
+pub mod server;
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use spec::cms::records::{Credential, Group};
+use spec::error::{Check, Failure, Refused, Subject};
+use spec::host::{HostLine, StatusReply};
+use spec::membership::MemberRecord;
+use spec::wire::Standing;
+
+/// Version of every JSON answer.
+pub const FORMAT: u32 = 1;
+
+/// An error as the socket and `-o json` give it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// `refused`, `not_found`, `too_few_holders`, `no_coordinator`, `membership`, `local`, `usage`, `unreachable`.
+    pub code: String,
+    /// One sentence.
+    pub message: String,
+    /// The check that failed.
+    #[serde(default)]
+    pub check: Option<String>,
+    /// Whom it is about.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// The epoch.
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// What to do next.
+    #[serde(default)]
+    pub hint: Option<String>,
+    /// Names the refusal in the refusing host's log.
+    #[serde(default)]
+    pub refusal_id: Option<String>,
+}
+
+impl ErrorBody {
+    /// An error that is no refusal.
+    pub fn plain(code: &str, message: String, hint: Option<&str>) -> Self {
+        Self {
+            code: code.to_owned(),
+            message,
+            check: None,
+            subject: None,
+            epoch: None,
+            hint: hint.map(str::to_owned),
+            refusal_id: None,
+        }
+    }
+
+    /// A failure of a local request; names of hosts are put for their identities where they are known.
+    pub fn of(failure: &Failure, names: &BTreeMap<spec::types::HostId, String>) -> Self {
+        let name = |host| names.get(host).cloned().unwrap_or_else(|| host.to_string());
+        match failure {
+            Failure::Refused(refused) => Self::refused(refused, names),
+            Failure::NotFound => Self::plain("not_found", failure.to_string(), Some("see `vouchsafe ls`")),
+            Failure::TooFewHolders { missing, .. } => {
+                let missing: Vec<String> = missing.iter().map(name).collect();
+                let message = format!("{failure}; missing: {}", missing.join(", "));
+                Self::plain("too_few_holders", message, Some("see `vouchsafe hosts`; try again when they are back"))
+            }
+            Failure::NoCoordinator => {
+                let hint = "see `vouchsafe hosts`; try again when the coordinator is back";
+                Self::plain("no_coordinator", failure.to_string(), Some(hint))
+            }
+            Failure::Membership(_) => Self::plain("membership", failure.to_string(), None),
+            Failure::Local(_) => Self::plain("local", failure.to_string(), None),
+        }
+    }
+
+    fn refused(refused: &Refused, names: &BTreeMap<spec::types::HostId, String>) -> Self {
+        let subject = match &refused.subject {
+            Subject::Request => None,
+            Subject::Host(host) => Some(names.get(host).cloned().unwrap_or_else(|| host.to_string())),
+            Subject::Credential(id) => Some(id.to_string()),
+        };
+        let check = check_text(refused.check);
+        Self {
+            code: "refused".to_owned(),
+            message: match &subject {
+                Some(subject) => format!("refused: check {check}, subject {subject}, epoch {}", refused.round),
+                None => format!("refused: check {check}, epoch {}", refused.round),
+            },
+            check: Some(check),
+            subject,
+            epoch: Some(refused.round.0),
+            hint: Some(refused.check.hint().to_owned()),
+            refusal_id: Some(format!("{:016x}", refused.refusal_id)),
+        }
+    }
+}
+
+/// The name of a check, with the PCR where it is about one.
+pub fn check_text(check: Check) -> String {
+    match check {
+        Check::Pcr(pcr) => format!("{} (PCR {pcr})", check.name()),
+        other => other.name().to_owned(),
+    }
+}
+
+/// Base64 for bytes in JSON.
+pub fn pack(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Reads what `pack` wrote.
+pub fn unpack(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+/// A member as JSON.
+pub fn member_json(record: &MemberRecord) -> Value {
+    let eks: Vec<String> = record.ek_hashes().map(|hash| hash.to_string()).collect();
+    json!({
+        "host": record.host.to_string(),
+        "name": record.name,
+        "role": record.role.word(),
+        "domain": record.domain,
+        "region": record.region,
+        "zone": record.zone,
+        "ek_hashes": eks,
+        "tpm": tpm_text(record),
+    })
+}
+
+/// What keys a member's chip endorses, for the table of hosts.
+fn tpm_text(record: &MemberRecord) -> String {
+    use spec::attest::tpm::{EkKey, EkPublic};
+    let kind = |area: &serde_bytes::ByteBuf| match EkPublic::parse(area).ok()?.key() {
+        EkKey::Rsa2048 { .. } => Some("RSA-2048"),
+        EkKey::EccP384 { .. } => Some("P-384"),
+    };
+    record.eks.iter().filter_map(kind).collect::<Vec<_>>().join("+")
+}
+
+/// A line of the table of hosts as JSON.
+pub fn host_json(line: &HostLine) -> Value {
+    let mut value = member_json(&line.record);
+    let (state, check) = match line.standing {
+        Standing::Good => ("good", None),
+        Standing::Refused(check) => ("refused", Some(check_text(check))),
+        Standing::Absent => ("absent", None),
+    };
+    if let Value::Object(fields) = &mut value {
+        fields.insert("state".to_owned(), json!(state));
+        fields.insert("check".to_owned(), json!(check));
+        fields.insert("address".to_owned(), json!(line.address.0));
+        fields.insert("coordinates".to_owned(), json!(line.coordinates));
+    }
+    value
+}
+
+/// How a host is, as JSON.
+pub fn status_json(status: &StatusReply) -> Value {
+    let refusals: Vec<ErrorBody> = status.refusals.iter().map(|r| ErrorBody::refused(r, &BTreeMap::new())).collect();
+    let trust = "founder is trusted for admission";
+    json!({
+        "format": FORMAT,
+        "member": status.member.as_ref().map(member_json),
+        "mesh": status.pins.as_ref().map(|pins| pins.mesh.to_string()),
+        "mesh_name": status.mesh_name,
+        "coordinates": status.coordinates,
+        "joining": status.joining,
+        "trust": status.pins.as_ref().map(|_| trust),
+        "epoch": status.round.map(|round| round.0),
+        "epoch_ms": status.epoch_ms,
+        "evidence_epoch": status.evidence.map(|round| round.0),
+        "records": status.records,
+        "shares": status.shares,
+        "refusals": refusals,
+    })
+}
+
+/// A credential as JSON; its places stay with the committee and its owner.
+pub fn credential_json(credential: &Credential) -> Value {
+    let head = credential.head.head();
+    json!({
+        "id": head.id().to_string(),
+        "name": head.name,
+        "client": ssh_text(&head.client),
+        "version": head.version,
+        "k": head.terms.k,
+        "n": head.terms.n,
+        "tolerate_domains": head.terms.tolerate,
+        "dealer": match head.dealer {
+            spec::credential::head::Dealer::Client => "client",
+            spec::credential::head::Dealer::Coordinator => "cms",
+        },
+        "allow": head.allow.iter().map(spec::credential::head::Allow::to_text).collect::<Vec<_>>(),
+        "recipients": head.recipients,
+        "group": credential.group.to_string(),
+        "generation": credential.generation.0,
+        "flushed": credential.flushed.len(),
+        "record": credential.record,
+    })
+}
+
+/// A credential and its group as JSON.
+pub fn shown_json(credential: &Credential, group: &Group) -> Value {
+    let mut value = credential_json(credential);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("format".to_owned(), json!(FORMAT));
+        fields.insert("holders".to_owned(), json!(group.holders.len()));
+    }
+    value
+}
+
+/// An SSH key as people know it.
+pub fn ssh_text(key: &spec::types::SshKey) -> String {
+    crate::ssh::public_text(key)
+}

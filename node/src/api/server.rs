@@ -1,0 +1,349 @@
+//! The daemon's side of the local socket. A group bit on the socket lets people ask; founding and joining are for root
+//! and the daemon's own user.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use axum::body::Bytes;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path as PathOf, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spec::error::Failure;
+use spec::host::{LocalCommand, LocalReply};
+use spec::limits::{HEAD_MAX, MESSAGE_MAX, TICKET_MAX};
+use spec::relay::Wait;
+use spec::ticket::SignedTicket;
+use spec::types::{CredentialId, GroupId, Round};
+use spec::wire::{self, Address};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{ErrorBody, FORMAT, credential_json, host_json, pack, shown_json, status_json, unpack};
+use crate::driver::LocalRequest;
+
+/// Largest body: a package of the largest message in base64, with its signature.
+const BODY_MAX: usize = MESSAGE_MAX / 3 * 4 + 64 * 1024;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
+    }
+}
+
+#[derive(Clone)]
+struct Door {
+    requests: mpsc::Sender<LocalRequest>,
+}
+
+/// Serves until the daemon ends.
+///
+/// # Errors
+/// Where the socket cannot be made.
+pub async fn serve(path: &Path, group: Option<u32>, requests: mpsc::Sender<LocalRequest>) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    let routes = Router::new()
+        .route("/v1/identity", get(identity))
+        .route("/v1/status", get(status))
+        .route("/v1/hosts", get(hosts))
+        .route("/v1/credentials", get(list))
+        .route("/v1/credentials/{id}", get(show))
+        .route("/v1/credentials/{id}/map", get(owner_map))
+        .route("/v1/credentials/{id}/secret", get(read))
+        .route("/v1/evidence", get(evidence))
+        .route("/v1/found", post(found))
+        .route("/v1/join", post(join))
+        .route("/v1/puts/begin", post(put_begin))
+        .route("/v1/puts/entrust", post(entrust))
+        .route("/v1/puts/store", post(put_store))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(Door { requests });
+    axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>()).await
+}
+
+impl Door {
+    async fn ask(&self, command: LocalCommand) -> Result<LocalReply, Response> {
+        let (answer, wait) = oneshot::channel();
+        let gone = || Failure::Local("the daemon is ending");
+        if self.requests.send(LocalRequest { command, answer }).await.is_err() {
+            return Err(self.failure(&gone()).await);
+        }
+        match wait.await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(failure)) => Err(self.failure(&failure).await),
+            Err(_) => Err(self.failure(&gone()).await),
+        }
+    }
+
+    /// The answer to a failed request: with people's names for hosts.
+    async fn failure(&self, failure: &Failure) -> Response {
+        let (answer, wait) = oneshot::channel();
+        let mut names = std::collections::BTreeMap::new();
+        if self.requests.send(LocalRequest { command: LocalCommand::Hosts, answer }).await.is_ok()
+            && let Ok(Ok(LocalReply::Hosts(lines))) = wait.await
+        {
+            names = lines.into_iter().map(|line| (line.record.host, line.record.name)).collect();
+        }
+        let status = match failure {
+            Failure::Refused(_) => StatusCode::FORBIDDEN,
+            Failure::NotFound => StatusCode::NOT_FOUND,
+            Failure::TooFewHolders { .. } | Failure::NoCoordinator => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Membership(_) => StatusCode::CONFLICT,
+            Failure::Local(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        error(status, ErrorBody::of(failure, &names))
+    }
+}
+
+fn error(status: StatusCode, body: ErrorBody) -> Response {
+    (status, Json(json!({ "format": FORMAT, "error": body }))).into_response()
+}
+
+fn usage(what: &str) -> Response {
+    error(StatusCode::BAD_REQUEST, ErrorBody::plain("usage", format!("the request's {what} does not parse"), None))
+}
+
+/// An answer of another kind than the request has: a fault of this daemon.
+fn odd() -> Response {
+    let body = ErrorBody::plain("local", "the daemon gave an answer of another kind".to_owned(), None);
+    error(StatusCode::INTERNAL_SERVER_ERROR, body)
+}
+
+type Answer = Result<Response, Response>;
+
+fn ok(value: Value) -> Answer {
+    Ok(Json(value).into_response())
+}
+
+async fn identity(State(door): State<Door>) -> Answer {
+    match door.ask(LocalCommand::Identity).await? {
+        LocalReply::Identity { transport, coordinator_key, coordinator_proof, pins, genesis, ek_hashes } => ok(json!({
+            "format": FORMAT,
+            "transport": transport.to_string(),
+            "coordinator_key": coordinator_key.to_string(),
+            "coordinator_proof": coordinator_proof.to_string(),
+            "pins": pins.map(|pins| pack(&wire::encode(&pins))),
+            "genesis": genesis.map(|genesis| pack(&wire::encode(genesis.as_ref()))),
+            "ek_hashes": ek_hashes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
+        _ => Err(odd()),
+    }
+}
+
+async fn status(State(door): State<Door>) -> Answer {
+    match door.ask(LocalCommand::Status).await? {
+        LocalReply::Status(status) => ok(status_json(&status)),
+        _ => Err(odd()),
+    }
+}
+
+async fn hosts(State(door): State<Door>) -> Answer {
+    match door.ask(LocalCommand::Hosts).await? {
+        LocalReply::Hosts(lines) => {
+            ok(json!({ "format": FORMAT, "hosts": lines.iter().map(host_json).collect::<Vec<_>>() }))
+        }
+        _ => Err(odd()),
+    }
+}
+
+async fn list(State(door): State<Door>) -> Answer {
+    match door.ask(LocalCommand::List).await? {
+        LocalReply::List(all) => {
+            ok(json!({ "format": FORMAT, "credentials": all.iter().map(credential_json).collect::<Vec<_>>() }))
+        }
+        _ => Err(odd()),
+    }
+}
+
+fn credential_of(id: &str) -> Result<CredentialId, Response> {
+    CredentialId::from_hex(id).ok_or_else(|| usage("credential id"))
+}
+
+async fn show(State(door): State<Door>, PathOf(id): PathOf<String>) -> Answer {
+    match door.ask(LocalCommand::Show(credential_of(&id)?)).await? {
+        LocalReply::Show { credential, group } => ok(shown_json(&credential, &group)),
+        _ => Err(odd()),
+    }
+}
+
+async fn owner_map(State(door): State<Door>, PathOf(id): PathOf<String>) -> Answer {
+    match door.ask(LocalCommand::OwnerMap(credential_of(&id)?)).await? {
+        LocalReply::OwnerMap(file) => Ok(octets(file)),
+        _ => Err(odd()),
+    }
+}
+
+/// The credential's bytes as they are: a secret never becomes a JSON text on its way.
+async fn read(State(door): State<Door>, PathOf(id): PathOf<String>) -> Answer {
+    match door.ask(LocalCommand::Get(credential_of(&id)?)).await? {
+        LocalReply::Secret(secret) => Ok(octets(secret.expose().to_vec())),
+        _ => Err(odd()),
+    }
+}
+
+fn octets(bytes: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/octet-stream")], Bytes::from(bytes)).into_response()
+}
+
+async fn evidence(State(door): State<Door>) -> Answer {
+    match door.ask(LocalCommand::Evidence).await? {
+        LocalReply::Evidence { evidence, qualifying, ak } => {
+            let quote = &evidence.evidence.quote;
+            let pcrs: serde_json::Map<String, Value> =
+                quote.pcrs.iter().map(|(number, value)| (number.to_string(), json!(value.to_string()))).collect();
+            ok(json!({
+                "format": FORMAT,
+                "epoch": evidence.evidence.round.0,
+                "host": evidence.evidence.host.to_string(),
+                "qualifying": qualifying.to_string(),
+                "ak": pack(&ak),
+                "attest": pack(&quote.attest),
+                "signature": pack(&quote.signature),
+                "pcrs": pcrs,
+            }))
+        }
+        _ => Err(odd()),
+    }
+}
+
+fn admin(peer: Peer) -> Result<(), Response> {
+    let own = rustix::process::getuid().as_raw();
+    if peer.uid.is_some_and(|uid| uid == 0 || uid == own) {
+        return Ok(());
+    }
+    let message = "founding and joining are for root and the daemon's own user".to_owned();
+    Err(error(StatusCode::FORBIDDEN, ErrorBody::plain("refused", message, Some("run it with sudo"))))
+}
+
+#[derive(Deserialize)]
+struct FoundBody {
+    genesis: String,
+    ticket: String,
+}
+
+fn ticket_of(text: &str) -> Result<SignedTicket, Response> {
+    SignedTicket::from_text(text).filter(|_| text.len() <= TICKET_MAX).ok_or_else(|| usage("ticket"))
+}
+
+async fn found(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, Json(body): Json<FoundBody>) -> Answer {
+    admin(peer)?;
+    let genesis = unpacked(&body.genesis, "genesis")?;
+    joined(door.ask(LocalCommand::Found { genesis, ticket: ticket_of(&body.ticket)? }).await?)
+}
+
+#[derive(Deserialize)]
+struct JoinBody {
+    ticket: String,
+    address: String,
+}
+
+async fn join(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, Json(body): Json<JoinBody>) -> Answer {
+    admin(peer)?;
+    let command = LocalCommand::Join { ticket: ticket_of(&body.ticket)?, address: Address(body.address) };
+    joined(door.ask(command).await?)
+}
+
+fn joined(reply: LocalReply) -> Answer {
+    match reply {
+        LocalReply::Joined(status) => ok(status_json(&status)),
+        _ => Err(odd()),
+    }
+}
+
+/// Decodes a wire value out of base64.
+fn unpacked<T: serde::Serialize + serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, Response> {
+    let bytes = unpack(text).ok_or_else(|| usage(what))?;
+    wire::decode(&bytes, MESSAGE_MAX).map_err(|_| usage(what))
+}
+
+#[derive(Deserialize)]
+struct BeginBody {
+    order: String,
+}
+
+async fn put_begin(State(door): State<Door>, Json(body): Json<BeginBody>) -> Answer {
+    match door.ask(LocalCommand::PutBegin(unpacked(&body.order, "order")?)).await? {
+        LocalReply::Bundle(bundle) => ok(json!({ "format": FORMAT, "bundle": pack(&wire::encode(bundle.as_ref())) })),
+        _ => Err(odd()),
+    }
+}
+
+#[derive(Deserialize)]
+struct EntrustBody {
+    order: String,
+    group: String,
+    round: u64,
+    sealed: String,
+}
+
+async fn entrust(State(door): State<Door>, Json(body): Json<EntrustBody>) -> Answer {
+    let command = LocalCommand::Entrust {
+        order: unpacked(&body.order, "order")?,
+        group: GroupId::from_hex(&body.group).ok_or_else(|| usage("group"))?,
+        round: Round(body.round),
+        sealed: unpack(&body.sealed).ok_or_else(|| usage("credential"))?,
+    };
+    match door.ask(command).await? {
+        LocalReply::Package(package) => {
+            ok(json!({ "format": FORMAT, "package": pack(&wire::encode(package.as_ref())) }))
+        }
+        _ => Err(odd()),
+    }
+}
+
+#[derive(Deserialize)]
+struct StoreBody {
+    package: String,
+    signature: String,
+    complete: bool,
+}
+
+async fn put_store(State(door): State<Door>, Json(body): Json<StoreBody>) -> Answer {
+    let package: wire::Package = unpacked(&body.package, "package")?;
+    if package.head.len() > HEAD_MAX {
+        return Err(usage("package"));
+    }
+    let wait = if body.complete { Wait::Complete } else { Wait::Quorum };
+    match door.ask(LocalCommand::PutStore { package, signature: body.signature, wait }).await? {
+        LocalReply::Stored { id, version, record, group, holders, missing, margin } => {
+            let LocalReply::Hosts(lines) = door.ask(LocalCommand::Hosts).await? else { return Err(odd()) };
+            let name = |host: &spec::types::HostId| {
+                let line = lines.iter().find(|line| line.record.host == *host);
+                line.map_or_else(|| host.to_string(), |line| line.record.name.clone())
+            };
+            ok(json!({
+                "format": FORMAT,
+                "id": id.to_string(),
+                "version": version,
+                "record": record,
+                "group": group.to_string(),
+                "holders": holders.iter().map(name).collect::<Vec<_>>(),
+                "missing": missing.iter().map(name).collect::<Vec<_>>(),
+                "margin": margin,
+            }))
+        }
+        _ => Err(odd()),
+    }
+}

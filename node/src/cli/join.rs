@@ -1,0 +1,52 @@
+//! `vouchsafe join`: shows the ticket to the coordinator and answers its challenge.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use spec::limits::TICKET_MAX;
+
+use super::{Context, Outcome, failure, shown, usage};
+
+/// Joins a mesh with a ticket.
+#[derive(Args)]
+pub(super) struct Join {
+    /// The ticket's file, `-` for standard input.
+    ticket: PathBuf,
+    /// The coordinator's address, host:port.
+    address: String,
+}
+
+impl Join {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        let ticket = read_text(&self.ticket)?;
+        if !self.address.contains(':') {
+            return Err(usage("ADDR is host:port".to_owned()));
+        }
+        let body = json!({ "ticket": ticket, "address": self.address });
+        let answer = context.daemon.post("/v1/join", &body).await?;
+        context.print(&answer, |answer| {
+            let member = answer.get("member").cloned().unwrap_or_default();
+            format!(
+                "joined mesh {} as {} ({}, domain {})\n",
+                shown(answer, "mesh_name"),
+                shown(&member, "name"),
+                shown(&member, "role"),
+                shown(&member, "domain")
+            )
+        });
+        Ok(())
+    }
+}
+
+fn read_text(path: &std::path::Path) -> Result<String, crate::api::ErrorBody> {
+    use std::io::Read as _;
+    let limit = u64::try_from(TICKET_MAX).unwrap_or(u64::MAX) + 1;
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().take(limit).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text))
+    };
+    read.map(|_| text).map_err(|error| failure(format!("cannot read {}: {error}", path.display())))
+}

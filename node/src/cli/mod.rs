@@ -1,0 +1,207 @@
+//! The command line: one file per command. Small explicit keys, pipes, no secret in an argument.
+
+mod evidence;
+mod get;
+mod hosts;
+mod init;
+mod invite;
+mod join;
+mod ls;
+mod put;
+mod show;
+mod status;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::api::client::Daemon;
+use crate::api::{ErrorBody, FORMAT};
+use crate::config::{self, Config};
+
+/// Keeps credentials in a mesh of attested hosts and gives them to machines that prove what they run.
+#[derive(Parser)]
+#[command(name = "vouchsafe", version, propagate_version = true, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, global = true, env = "VOUCHSAFE_CONFIG", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// The daemon's socket, where the configuration does not say.
+    #[arg(long, global = true, env = "VOUCHSAFE_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(short, long, global = true, value_enum, default_value_t = Form::Text)]
+    output: Form,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok · 1 failure · 2 usage · 3 not found · 4 refused · \
+5 too few holders or no coordinator (try again) · 6 own daemon unreachable";
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people.
+    Text,
+    /// For programs: one object with `"format": 1`.
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Found a mesh; this host is its first member.
+    Init(init::Init),
+    /// Write a ticket that lets one machine join.
+    Invite(invite::Invite),
+    /// Join a mesh with a ticket.
+    Join(join::Join),
+    /// Run the daemon.
+    Daemon,
+    /// Put a credential into the mesh.
+    Put(put::Put),
+    /// Read a credential.
+    Get(get::Get),
+    /// List the credentials.
+    Ls,
+    /// Show one credential.
+    Show(show::Show),
+    /// List the members of the mesh.
+    Hosts,
+    /// Say how this host is.
+    Status,
+    /// Write this host's newest evidence as files that `tpm2_checkquote` reads.
+    Evidence(evidence::WriteEvidence),
+}
+
+/// What a command may use.
+struct Context {
+    daemon: Daemon,
+    config: Config,
+    form: Form,
+}
+
+type Outcome = Result<(), ErrorBody>;
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let form = arguments.output;
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, form);
+            ExitCode::from(exit_code(&error.code))
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Outcome {
+    let config = Config::read_or_default(&arguments.config).map_err(|error| usage(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| failure(format!("cannot start: {error}")))?;
+    let socket = arguments.socket.unwrap_or_else(|| config.socket.clone());
+    if matches!(arguments.command, Command::Daemon) {
+        start_log();
+        let result = runtime.block_on(crate::daemon::run(Config { socket, ..config }));
+        return result.map_err(|error| failure(error.to_string()));
+    }
+    let context = Context { daemon: Daemon::at(&socket), config, form: arguments.output };
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Init(command) => command.run(&context).await,
+            Command::Invite(command) => command.run(&context).await,
+            Command::Join(command) => command.run(&context).await,
+            Command::Put(command) => command.run(&context).await,
+            Command::Get(command) => command.run(&context).await,
+            Command::Ls => ls::run(&context).await,
+            Command::Show(command) => command.run(&context).await,
+            Command::Hosts => hosts::run(&context).await,
+            Command::Status => status::run(&context).await,
+            Command::Evidence(command) => command.run(&context).await,
+            Command::Daemon => Ok(()),
+        }
+    })
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VOUCHSAFE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,libp2p=warn,sled=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+fn report(error: &ErrorBody, form: Form) {
+    match form {
+        Form::Json => println!("{}", json!({ "format": FORMAT, "error": error })),
+        Form::Text => {
+            eprintln!("vouchsafe: {}", error.message);
+            if let Some(hint) = &error.hint {
+                eprintln!("  hint: {hint}");
+            }
+            if let Some(id) = &error.refusal_id {
+                eprintln!("  refusal id: {id}");
+            }
+        }
+    }
+}
+
+fn exit_code(code: &str) -> u8 {
+    match code {
+        "usage" => 2,
+        "not_found" => 3,
+        "refused" => 4,
+        "too_few_holders" | "no_coordinator" => 5,
+        "unreachable" => 6,
+        _ => 1,
+    }
+}
+
+fn usage(message: String) -> ErrorBody {
+    ErrorBody::plain("usage", message, Some("see `vouchsafe help`"))
+}
+
+fn failure(message: String) -> ErrorBody {
+    ErrorBody::plain("local", message, None)
+}
+
+impl Context {
+    /// Prints an answer: the object itself, or what `text` makes of it.
+    fn print(&self, value: &Value, text: impl FnOnce(&Value) -> String) {
+        match self.form {
+            Form::Json => println!("{value}"),
+            Form::Text => print!("{}", text(value)),
+        }
+    }
+
+    /// The recorded credential of this name, of this owner if one is named.
+    async fn find(&self, name: &str, client: Option<&str>) -> Result<Value, ErrorBody> {
+        let all = self.daemon.get("/v1/credentials").await?;
+        let fits =
+            |one: &&Value| field(one, "name") == name && client.is_none_or(|client| field(one, "client") == client);
+        let found: Vec<&Value> = all["credentials"].as_array().into_iter().flatten().filter(fits).collect();
+        match found.as_slice() {
+            [] => Err(ErrorBody::plain("not_found", format!("no credential `{name}`"), Some("see `vouchsafe ls`"))),
+            [one] => Ok((*one).clone()),
+            _ => Err(usage(format!("`{name}` has several owners: name one with --client KEY.pub"))),
+        }
+    }
+}
+
+/// A text field of an answer.
+fn field<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A field of an answer as text, whatever its kind.
+fn shown(value: &Value, name: &str) -> String {
+    match value.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "-".to_owned(),
+        Some(other) => other.to_string(),
+    }
+}

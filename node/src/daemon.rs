@@ -1,0 +1,84 @@
+//! A daemon's start, no step waiting for a later one: TPM → store → identity → host → network → local socket.
+
+use std::sync::Arc;
+
+use spec::host::Host;
+use spec::suite::{Real, Seed};
+use spec::wire::Address;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use crate::api::server;
+use crate::config::Config;
+use crate::driver::{Driver, DriverError};
+use crate::identity::{self, IdentityError};
+use crate::network::{Network, NetworkError};
+use crate::store::{Store, StoreError};
+use crate::tpm::{Tpm, TpmError};
+use crate::workers::Disk;
+
+/// Requests of local clients that may wait for the driver.
+const LOCAL_QUEUE: usize = 64;
+
+/// Why a daemon does not run.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// What was saved.
+    #[error(transparent)]
+    Restore(#[from] spec::host::RestoreError),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The driver.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The operating system.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+}
+
+/// Runs a daemon until it is told to end.
+///
+/// # Errors
+/// Why it cannot start or go on.
+pub async fn run(config: Config) -> Result<(), DaemonError> {
+    std::fs::create_dir_all(&config.state).map_err(|error| DaemonError::System("the state folder", error))?;
+    let tpm = Tpm::start(&config.tpm)?;
+    let mut store = Store::open(&config.state.join("store"))?;
+    let loaded = identity::load(&tpm, &mut store).await?;
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut()).map_err(|error| IdentityError::Randomness(error.to_string()))?;
+    let (network, ends) = Network::listen(&loaded.identity.transport, &config.listen).await?;
+    let address = Address(config.address.clone().unwrap_or_else(|| config.listen.clone()));
+    let saved = store.saved()?;
+    let host = Host::restore(spec::host::Config { address }, loaded.identity, Arc::new(Real), &Seed(seed), saved)?;
+    let (done, done_end) = mpsc::unbounded_channel();
+    let disk = Disk::start(store, done).map_err(|error| DaemonError::System("the store's thread", error))?;
+    let (requests, locals) = mpsc::channel(LOCAL_QUEUE);
+    let driver = Driver::new(host, ends, (disk, done_end), tpm, loaded.map_identity, locals);
+    let ended = |error| DaemonError::System("signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(ended)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ended)?;
+    tokio::spawn(network.run());
+    tracing::info!(listen = %config.listen, socket = %config.socket.display(), "ready");
+    tokio::select! {
+        result = driver.run() => result?,
+        result = server::serve(&config.socket, config.socket_group, requests) => {
+            result.map_err(|error| DaemonError::System("the local socket", error))?;
+        }
+        _ = terminate.recv() => tracing::info!("told to end"),
+        _ = interrupt.recv() => tracing::info!("told to end"),
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! The only place where `Host` is driven: events in, actions out, in order. No protocol number and no protocol `if`
+//! stands here; what an action means is decided by `Host`, how it is done by the part that it goes to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use spec::error::{Failure, LocalFault};
+use spec::host::{Action, ActionId, Actions, Event, Host, Lanes, LocalCommand, LocalId, LocalReply, Report};
+use spec::types::{SecretBytes, TransportKey};
+use spec::wire::{decode_message, encode_message};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::network::{Arrival, Ends, Order};
+use crate::tpm::Tpm;
+use crate::workers::{Disk, Done, Job};
+use crate::{clock, maps};
+
+/// Longest sleep: the wall clock may be set at any time, and rounds follow it.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// The daemon cannot go on.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    /// A write failed. Nothing behind it was acknowledged; a restart begins from what is on disk.
+    #[error("a write to disk failed; nothing behind it was acknowledged")]
+    Disk,
+    /// A part of the daemon ended.
+    #[error("the {0} ended")]
+    Ended(&'static str),
+}
+
+/// A request from the local socket and where its answer goes.
+pub struct LocalRequest {
+    /// The request.
+    pub command: LocalCommand,
+    /// Takes the answer.
+    pub answer: oneshot::Sender<Result<LocalReply, Failure>>,
+}
+
+/// Answers of parts that work beside the driver.
+enum Finished {
+    Tpm(ActionId, Option<spec::host::TpmReply>),
+    Sealed(ActionId, Option<Vec<u8>>),
+    Opened(ActionId, Option<Vec<u8>>),
+}
+
+/// The driver.
+pub struct Driver {
+    host: Host,
+    lanes: Lanes,
+    network: Ends,
+    disk: Disk,
+    done: mpsc::UnboundedReceiver<Done>,
+    tpm: Tpm,
+    map_identity: SecretBytes,
+    finished: (mpsc::UnboundedSender<Finished>, mpsc::UnboundedReceiver<Finished>),
+    locals: mpsc::Receiver<LocalRequest>,
+    answers: BTreeMap<LocalId, oneshot::Sender<Result<LocalReply, Failure>>>,
+    next_local: u64,
+    /// Events that this host made for itself: messages to its own key, and what could not be handed on.
+    own: VecDeque<Event>,
+}
+
+impl Driver {
+    /// Puts the parts together.
+    pub fn new(
+        host: Host,
+        network: Ends,
+        disk: (Disk, mpsc::UnboundedReceiver<Done>),
+        tpm: Tpm,
+        map_identity: SecretBytes,
+        locals: mpsc::Receiver<LocalRequest>,
+    ) -> Self {
+        Self {
+            host,
+            lanes: Lanes::default(),
+            network,
+            disk: disk.0,
+            done: disk.1,
+            tpm,
+            map_identity,
+            finished: mpsc::unbounded_channel(),
+            locals,
+            answers: BTreeMap::new(),
+            next_local: 0,
+            own: VecDeque::new(),
+        }
+    }
+
+    /// Runs until something fails for good.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn run(mut self) -> Result<(), DriverError> {
+        self.feed(Event::Tick)?;
+        loop {
+            while let Some(event) = self.own.pop_front() {
+                self.feed(event)?;
+            }
+            let sleep = self.sleep();
+            tokio::select! {
+                done = self.done.recv() => match done.ok_or(DriverError::Ended("store"))? {
+                    Done::Persisted(lane) => {
+                        for action in self.lanes.persisted(lane) {
+                            self.perform(action)?;
+                        }
+                    }
+                    Done::PersistFailed(lane) => {
+                        self.lanes.failed(lane);
+                        self.feed(Event::PersistFailed { lane })?;
+                        return Err(DriverError::Disk);
+                    }
+                    Done::Blobs(id, blobs) => self.feed(Event::Blobs { id, blobs })?,
+                },
+                finished = self.finished.1.recv() => match finished.ok_or(DriverError::Ended("driver"))? {
+                    Finished::Tpm(id, reply) => self.feed(Event::Tpm { id, reply })?,
+                    Finished::Sealed(id, file) => self.feed(Event::MapSealed { id, file })?,
+                    Finished::Opened(id, plaintext) => self.feed(Event::MapOpened { id, plaintext })?,
+                },
+                arrival = self.network.arrivals.recv() => {
+                    let event = self.event_of(arrival.ok_or(DriverError::Ended("network"))?);
+                    self.feed(event)?;
+                }
+                request = self.locals.recv() => {
+                    let LocalRequest { command, answer } = request.ok_or(DriverError::Ended("local socket"))?;
+                    self.next_local += 1;
+                    let id = LocalId(self.next_local);
+                    self.answers.insert(id, answer);
+                    self.feed(Event::Command { id, command })?;
+                }
+                () = tokio::time::sleep(sleep) => self.feed(Event::Tick)?,
+            }
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        let now = clock::now();
+        let until = self.host.next_deadline(now).map(|at| at.0.saturating_sub(now.monotonic.0).max(1));
+        until.map_or(SLEEP_MAX, Duration::from_millis).min(SLEEP_MAX)
+    }
+
+    fn event_of(&self, arrival: Arrival) -> Event {
+        match arrival {
+            Arrival::Bytes(from, bytes) => match decode_message(&self.host.mesh(), &bytes) {
+                Ok(message) => Event::Message { from, message },
+                Err(error) => Event::Garbage { from, error },
+            },
+            Arrival::Garbage(from, error) => Event::Garbage { from, error },
+            Arrival::Undeliverable(to) => Event::Undeliverable { to },
+        }
+    }
+
+    fn feed(&mut self, event: Event) -> Result<(), DriverError> {
+        let mut actions = Actions::new();
+        self.host.handle(clock::now(), event, &mut actions);
+        for action in actions {
+            if let Some(action) = self.lanes.push(action) {
+                self.perform(action)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, action: Action) -> Result<(), DriverError> {
+        match action {
+            Action::Persist { lane, writes } => {
+                self.disk.hand(Job::Commit(lane, writes)).map_err(|_| DriverError::Disk)?;
+            }
+            Action::LoadBlobs { id, keys } => {
+                if self.disk.hand(Job::Blobs(id, keys)).is_err() {
+                    self.own.push_back(Event::Blobs { id, blobs: None });
+                }
+            }
+            Action::Send { to, address, message, .. } => {
+                let bytes = encode_message(&self.host.mesh(), &message);
+                self.send(to, Order::Send { to, address, bytes });
+            }
+            Action::Disconnect { peer, why } => {
+                tracing::warn!(%peer, %why, "a peer is thrown out");
+                self.send(peer, Order::Disconnect(peer));
+            }
+            Action::Tpm { id, request } => {
+                let (tpm, finished) = (self.tpm.clone(), self.finished.0.clone());
+                tokio::spawn(async move {
+                    let reply = tpm.ask(request).await;
+                    let reply = reply.inspect_err(|error| tracing::warn!(%error, "the TPM did not answer")).ok();
+                    drop(finished.send(Finished::Tpm(id, reply)));
+                });
+            }
+            Action::SealMap { id, recipients, plaintext } => {
+                let finished = self.finished.0.clone();
+                tokio::task::spawn_blocking(move || {
+                    drop(finished.send(Finished::Sealed(id, maps::seal(&recipients, &plaintext))));
+                });
+            }
+            Action::OpenMap { id, file } => {
+                let (identity, finished) = (self.map_identity.duplicate(), self.finished.0.clone());
+                tokio::task::spawn_blocking(move || {
+                    drop(finished.send(Finished::Opened(id, maps::open(&identity, &file))));
+                });
+            }
+            Action::Reply { id, reply, .. } => {
+                if let Some(answer) = self.answers.remove(&id) {
+                    drop(answer.send(reply)); // a client that went away does not hear it
+                }
+            }
+            Action::Report(report) => log(&report),
+        }
+        Ok(())
+    }
+
+    /// Hands an order to the network; a message to this host's own key comes straight back.
+    fn send(&mut self, to: TransportKey, order: Order) {
+        match order {
+            Order::Send { to, bytes, .. } if to == *self.host.transport() => {
+                let event = self.event_of(Arrival::Bytes(to, bytes.into()));
+                self.own.push_back(event);
+            }
+            order => {
+                if self.network.orders.try_send(order).is_err() {
+                    self.own.push_back(Event::Undeliverable { to });
+                }
+            }
+        }
+    }
+}
+
+fn log(report: &Report) {
+    match report {
+        Report::Joined => tracing::info!("this host is a member now"),
+        Report::Epoch(round) => tracing::debug!(%round, "epoch"),
+        Report::Refused(refused) => tracing::warn!(
+            check = refused.check.name(),
+            subject = ?refused.subject,
+            epoch = %refused.round,
+            refusal_id = format!("{:016x}", refused.refusal_id),
+            "refused"
+        ),
+        Report::Fault(LocalFault::Disk) => tracing::error!("a write failed: nothing is acknowledged any more"),
+        Report::Fault(fault) => tracing::warn!(%fault, "a part of this machine failed"),
+        Report::Admitted(host) => tracing::info!(%host, "admitted"),
+        Report::Recorded(credential) => tracing::info!(%credential, "recorded"),
+    }
+}

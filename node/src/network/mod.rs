@@ -1,0 +1,334 @@
+//! The network: libp2p over QUIC and over TCP with Noise, on one port number. The only place that names libp2p.
+//!
+//! It carries bytes between transport keys and knows nothing of what they say. Its own bounds are those of sockets:
+//! connections, streams, bytes that wait for a peer.
+
+mod codec;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codec::{Codec, Frame};
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::futures::StreamExt as _;
+use libp2p::identity::{Keypair, PublicKey, ed25519};
+use libp2p::multiaddr::{Multiaddr, Protocol};
+use libp2p::request_response::{self, OutboundFailure, OutboundRequestId, ProtocolSupport};
+use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
+use libp2p::{PeerId, StreamProtocol, SwarmBuilder, memory_connection_limits, noise, tcp, yamux};
+use spec::error::DecodeError;
+use spec::limits::MESSAGE_MAX;
+use spec::types::{SecretBytes, TransportKey};
+use spec::wire::Address;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/vouchsafe/1");
+/// A message is delivered in this time or reported as undeliverable.
+const DELIVERY: Duration = Duration::from_secs(8);
+/// An idle connection is kept over several epochs.
+const IDLE: Duration = Duration::from_secs(120);
+/// Connections in both directions: every member of the largest mesh of this step, over both transports.
+const CONNECTIONS: u32 = 1200;
+/// Connections that have not proven a key yet.
+const PENDING: u32 = 64;
+/// Connections of one peer: QUIC and TCP at once, and one more while a restarted peer's old one dies.
+const CONNECTIONS_PER_PEER: u32 = 4;
+/// Messages of one peer that are read at once.
+const STREAMS: usize = 32;
+/// Bytes that may wait for one peer; beyond them messages to it are undeliverable.
+const WAITING_BYTES: usize = 16 * MESSAGE_MAX;
+/// Arrivals that may wait for the driver; while it is full, nothing more is read from sockets.
+const ARRIVALS: usize = 64;
+/// Orders that may wait for the network: an announcement to every member, twice.
+const ORDERS: usize = 1024;
+/// Share of the machine's memory beyond which no connection is taken.
+const MEMORY_SHARE: f64 = 0.9;
+
+/// What the network cannot start with.
+#[derive(Debug, Error)]
+pub enum NetworkError {
+    /// The address to listen on.
+    #[error("cannot listen on `{0}`: {1}")]
+    Listen(String, String),
+    /// The transport key.
+    #[error("the transport key does not parse")]
+    Key,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Send bytes.
+    Send {
+        /// The peer.
+        to: TransportKey,
+        /// Where it may be.
+        address: Address,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Close all connections of a peer.
+    Disconnect(TransportKey),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Bytes came over a connection that proved this key.
+    Bytes(TransportKey, Arc<Vec<u8>>),
+    /// A message came that was not read.
+    Garbage(TransportKey, DecodeError),
+    /// A message could not be delivered.
+    Undeliverable(TransportKey),
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    memory: memory_connection_limits::Behaviour,
+    messages: request_response::Behaviour<Codec>,
+}
+
+/// A message under way.
+struct Sent {
+    to: TransportKey,
+    peer: PeerId,
+    address: Address,
+    bytes: Arc<Vec<u8>>,
+    again: bool,
+}
+
+/// The network's task.
+pub struct Network {
+    swarm: Swarm<Behaviour>,
+    under_way: BTreeMap<OutboundRequestId, Sent>,
+    waiting: BTreeMap<PeerId, usize>,
+    orders: mpsc::Receiver<Order>,
+    arrivals: mpsc::Sender<Arrival>,
+}
+
+/// Ends of the network's two queues.
+pub struct Ends {
+    /// Takes orders.
+    pub orders: mpsc::Sender<Order>,
+    /// Gives arrivals.
+    pub arrivals: mpsc::Receiver<Arrival>,
+}
+
+impl Network {
+    /// Listens; nothing moves before `run`.
+    ///
+    /// # Errors
+    /// Where the address or the key is not usable.
+    pub async fn listen(transport: &SecretBytes, listen: &str) -> Result<(Self, Ends), NetworkError> {
+        let mut seed = transport.expose().to_vec();
+        let secret = ed25519::SecretKey::try_from_bytes(&mut seed).map_err(|_| NetworkError::Key)?;
+        let keypair = Keypair::from(ed25519::Keypair::from(secret));
+        let failed = |error: &dyn std::fmt::Display| NetworkError::Listen(listen.to_owned(), error.to_string());
+        let address = tokio::net::lookup_host(listen)
+            .await
+            .map_err(|error| failed(&error))?
+            .next()
+            .ok_or_else(|| failed(&"no such address"))?;
+        let mut swarm = SwarmBuilder::with_existing_identity(keypair)
+            .with_tokio()
+            .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux::Config::default)
+            .map_err(|error| failed(&error))?
+            .with_quic()
+            .with_behaviour(|_| behaviour())
+            .map_err(|error| failed(&error))?
+            .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE))
+            .build();
+        for multiaddr in multiaddrs(address) {
+            swarm.listen_on(multiaddr).map_err(|error| failed(&error))?;
+        }
+        let (orders, orders_end) = mpsc::channel(ORDERS);
+        let (arrivals, arrivals_end) = mpsc::channel(ARRIVALS);
+        let network =
+            Self { swarm, under_way: BTreeMap::new(), waiting: BTreeMap::new(), orders: orders_end, arrivals };
+        Ok((network, Ends { orders, arrivals: arrivals_end }))
+    }
+
+    /// Runs until the driver drops its ends.
+    pub async fn run(mut self) {
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Send { to, address, bytes }) => self.send(to, &address, bytes).await,
+                    Some(Order::Disconnect(key)) => self.disconnect(&key),
+                    None => return,
+                },
+                event = self.swarm.select_next_some() => {
+                    if let SwarmEvent::Behaviour(BehaviourEvent::Messages(event)) = event {
+                        self.on_message(event).await;
+                    }
+                }
+            }
+            if self.arrivals.is_closed() {
+                return;
+            }
+        }
+    }
+
+    async fn send(&mut self, to: TransportKey, address: &Address, bytes: Vec<u8>) {
+        let Some(peer) = peer_of(&to) else { return self.undeliverable(to).await };
+        let waiting = self.waiting.get(&peer).copied().unwrap_or(0);
+        if waiting.saturating_add(bytes.len()) > WAITING_BYTES {
+            return self.undeliverable(to).await;
+        }
+        self.dispatch(Sent { to, peer, address: address.clone(), bytes: Arc::new(bytes), again: false }).await;
+    }
+
+    async fn dispatch(&mut self, sent: Sent) {
+        let addresses = if self.swarm.is_connected(&sent.peer) { Vec::new() } else { resolve(&sent.address).await };
+        *self.waiting.entry(sent.peer).or_default() += sent.bytes.len();
+        let frame = Frame::Message(sent.bytes.clone());
+        let messages = &mut self.swarm.behaviour_mut().messages;
+        let id = messages.send_request_with_addresses(&sent.peer, frame, addresses);
+        self.under_way.insert(id, sent);
+    }
+
+    fn done(&mut self, id: &OutboundRequestId) -> Option<Sent> {
+        let sent = self.under_way.remove(id)?;
+        if let Some(waiting) = self.waiting.get_mut(&sent.peer) {
+            *waiting = waiting.saturating_sub(sent.bytes.len());
+            if *waiting == 0 {
+                self.waiting.remove(&sent.peer);
+            }
+        }
+        Some(sent)
+    }
+
+    async fn on_message(&mut self, event: request_response::Event<Frame, ()>) {
+        match event {
+            request_response::Event::Message { peer, message, .. } => match message {
+                request_response::Message::Request { request, channel, .. } => {
+                    // A peer that is gone again does not hear that its message was taken: it was.
+                    let _closed = self.swarm.behaviour_mut().messages.send_response(channel, ());
+                    let Some(key) = key_of(&peer) else { return };
+                    let arrival = match request {
+                        Frame::Message(bytes) => Arrival::Bytes(key, bytes),
+                        Frame::TooLarge(got) => Arrival::Garbage(key, DecodeError::TooLong { got, max: MESSAGE_MAX }),
+                    };
+                    self.arrive(arrival).await;
+                }
+                request_response::Message::Response { request_id, .. } => drop(self.done(&request_id)),
+            },
+            request_response::Event::OutboundFailure { request_id, error, .. } => {
+                tracing::debug!(%error, "a message was not delivered");
+                let Some(sent) = self.done(&request_id) else { return };
+                // The peer restarted: what was sent into its old connection is sent once more into a new one.
+                if matches!(error, OutboundFailure::ConnectionClosed) && !sent.again {
+                    self.dispatch(Sent { again: true, ..sent }).await;
+                } else {
+                    self.undeliverable(sent.to).await;
+                }
+            }
+            request_response::Event::InboundFailure { .. } | request_response::Event::ResponseSent { .. } => {}
+        }
+    }
+
+    async fn undeliverable(&mut self, to: TransportKey) {
+        self.arrive(Arrival::Undeliverable(to)).await;
+    }
+
+    async fn arrive(&mut self, arrival: Arrival) {
+        // A driver that is gone ends `run` at its next turn.
+        let _gone = self.arrivals.send(arrival).await;
+    }
+
+    fn disconnect(&mut self, key: &TransportKey) {
+        if let Some(peer) = peer_of(key) {
+            let _not_connected = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+}
+
+fn behaviour() -> Behaviour {
+    let limits = ConnectionLimits::default()
+        .with_max_pending_incoming(Some(PENDING))
+        .with_max_pending_outgoing(Some(PENDING))
+        .with_max_established(Some(CONNECTIONS))
+        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));
+    let config =
+        request_response::Config::default().with_request_timeout(DELIVERY).with_max_concurrent_streams(STREAMS);
+    Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE),
+        messages: request_response::Behaviour::with_codec(Codec, [(PROTOCOL, ProtocolSupport::Full)], config),
+    }
+}
+
+/// host:port as both transports' addresses.
+async fn resolve(address: &Address) -> Vec<Multiaddr> {
+    match tokio::net::lookup_host(&address.0).await {
+        Ok(found) => found.flat_map(multiaddrs).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+fn multiaddrs(address: SocketAddr) -> [Multiaddr; 2] {
+    let ip = Multiaddr::from(address.ip());
+    let quic = ip.clone().with(Protocol::Udp(address.port())).with(Protocol::QuicV1);
+    [quic, ip.with(Protocol::Tcp(address.port()))]
+}
+
+fn peer_of(key: &TransportKey) -> Option<PeerId> {
+    let key = ed25519::PublicKey::try_from_bytes(&key.0).ok()?;
+    Some(PublicKey::from(key).to_peer_id())
+}
+
+/// The Ed25519 key stands inside the identity (an identity multihash): a peer of any other kind has none.
+fn key_of(peer: &PeerId) -> Option<TransportKey> {
+    let multihash: &libp2p::multihash::Multihash<64> = peer.as_ref();
+    let public = PublicKey::try_decode_protobuf(multihash.digest()).ok()?;
+    Some(TransportKey(public.try_into_ed25519().ok()?.to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_and_its_peer_name_each_other() {
+        let key = TransportKey(ed25519::Keypair::generate().public().to_bytes());
+        assert_eq!(peer_of(&key).as_ref().and_then(key_of), Some(key));
+    }
+
+    async fn pair() -> (Ends, Ends, TransportKey, Address) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listen = socket.local_addr().unwrap().to_string();
+        drop(socket);
+        let seeds = [SecretBytes::copy_of(&[1; 32]), SecretBytes::copy_of(&[2; 32])];
+        let (left, left_ends) = Network::listen(&seeds[0], "127.0.0.1:0").await.unwrap();
+        let (right, right_ends) = Network::listen(&seeds[1], &listen).await.unwrap();
+        tokio::spawn(left.run());
+        tokio::spawn(right.run());
+        let mut seed = [2; 32];
+        let key = ed25519::Keypair::from(ed25519::SecretKey::try_from_bytes(&mut seed).unwrap()).public().to_bytes();
+        (left_ends, right_ends, TransportKey(key), Address(listen))
+    }
+
+    #[tokio::test]
+    async fn a_message_of_the_largest_size_arrives_and_a_larger_one_does_not() {
+        let (left, mut right, to, address) = pair().await;
+        let send = |bytes: Vec<u8>| left.orders.send(Order::Send { to, address: address.clone(), bytes });
+        send(vec![7; MESSAGE_MAX]).await.unwrap();
+        assert!(matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes.len() == MESSAGE_MAX));
+        send(vec![7; MESSAGE_MAX + 1]).await.unwrap();
+        let got = right.arrivals.recv().await;
+        assert!(matches!(got, Some(Arrival::Garbage(_, DecodeError::TooLong { .. }))), "{got:?}");
+    }
+
+    #[tokio::test]
+    async fn a_message_to_nobody_is_reported() {
+        let (mut left, _right, _, address) = pair().await;
+        let stranger = TransportKey(ed25519::Keypair::generate().public().to_bytes());
+        let order = Order::Send { to: stranger, address, bytes: vec![1] };
+        left.orders.send(order).await.unwrap();
+        assert!(matches!(left.arrivals.recv().await, Some(Arrival::Undeliverable(key)) if key == stranger));
+    }
+}
