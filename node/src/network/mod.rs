@@ -28,6 +28,11 @@ use tokio::sync::mpsc;
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/vouchsafe/1");
 /// A message is delivered in this time or reported as undeliverable.
 const DELIVERY: Duration = Duration::from_secs(8);
+/// A QUIC connection on which nothing comes, not even what keeps it alive, is dead after this time: a host that was
+/// killed and is back must not wait longer for its peers to notice (TCP tells them at once).
+const SILENT_CONNECTION: Duration = Duration::from_secs(3);
+/// A dial is given up after this time.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 /// An idle connection is kept over several epochs.
 const IDLE: Duration = Duration::from_secs(120);
 /// Connections in both directions: every member of the largest mesh of this step, over both transports.
@@ -137,7 +142,12 @@ impl Network {
             .with_tokio()
             .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux::Config::default)
             .map_err(|error| failed(&error))?
-            .with_quic()
+            .with_quic_config(|mut config| {
+                config.max_idle_timeout = millis(SILENT_CONNECTION);
+                config.keep_alive_interval = SILENT_CONNECTION / 3;
+                config.handshake_timeout = HANDSHAKE;
+                config
+            })
             .with_behaviour(|_| behaviour())
             .map_err(|error| failed(&error))?
             .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE))
@@ -245,6 +255,10 @@ impl Network {
             let _not_connected = self.swarm.disconnect_peer_id(peer);
         }
     }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn behaviour() -> Behaviour {
