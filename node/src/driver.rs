@@ -127,7 +127,7 @@ impl Driver {
                     self.next_local += 1;
                     let id = LocalId(self.next_local);
                     self.answers.insert(id, answer);
-                    self.feed(Event::Command { id, command })?;
+                    self.feed(Event::Command { id, command: Box::new(command) })?;
                 }
                 () = tokio::time::sleep(sleep) => self.feed(Event::Tick)?,
             }
@@ -143,7 +143,7 @@ impl Driver {
     fn event_of(&self, arrival: Arrival) -> Event {
         match arrival {
             Arrival::Bytes(from, bytes) => match decode_message(&self.host.mesh(), &bytes) {
-                Ok(message) => Event::Message { from, message },
+                Ok(message) => Event::Message { from, message: Box::new(message) },
                 Err(error) => Event::Garbage { from, error },
             },
             Arrival::Garbage(from, error) => Event::Garbage { from, error },

@@ -4,7 +4,7 @@
 use crate::attest::evidence::Appraised;
 use crate::credential::head::{Dealer, Head, HeadVerified, digest_of};
 use crate::credential::placement::spread_holds;
-use crate::credential::split::{self, Placement, PutOrder, Receiver};
+use crate::credential::split::{self, Deal, Placement, PutOrder, Receiver};
 use crate::epoch::{Calendar, EpochVerified};
 use crate::error::Check;
 use crate::genesis::GenesisVerified;
@@ -106,9 +106,15 @@ impl BundleVerified {
         order: &PutOrder,
         payload: &SecretBytes,
     ) -> Result<Package, Check> {
-        let dealer = (Dealer::Client, &order.client.0);
-        let previous = crate::host::previous_of(self.previous.as_ref());
-        split::deal(suite, generator, &pins.mesh, dealer, order, &self.placement, previous, payload)
+        let deal = Deal {
+            mesh: &pins.mesh,
+            dealer: Dealer::Client,
+            sender: &order.client.0,
+            order,
+            placement: &self.placement,
+            previous: crate::host::previous_of(self.previous.as_ref()),
+        };
+        split::deal(suite, generator, &deal, payload)
     }
 
     /// Seals the credential to the coordinator, which is to deal it. That one will see it, once.

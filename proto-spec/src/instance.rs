@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cms::records::commitments_fit;
-use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::head::HeadVerified;
 use crate::credential::seal::{self, SealContext};
 use crate::credential::shard_map::{MapHolder, ShardMap};
 use crate::error::{Check, Failure, Refused};
+use crate::holder::Release;
 use crate::types::{
     Commitment, CredentialId, Digest, HostId, Purpose, Round, SecretBytes, ShareIndex, Time, TransportKey,
 };
@@ -141,16 +142,8 @@ impl Reading {
     }
 
     /// A holder's answer.
-    pub fn share(
-        &mut self,
-        view: View<'_>,
-        session: &SecretBytes,
-        from: HostId,
-        head: &SignedHead,
-        index: ShareIndex,
-        commitments: &[Commitment],
-        sealed: &[u8],
-    ) -> Next {
+    pub fn share(&mut self, view: View<'_>, session: &SecretBytes, from: HostId, release: &Release) -> Next {
+        let Release { head, index, commitments, sealed } = release;
         let Some(opened) = &self.opened else { return Next::Wait };
         if !matches!(self.stage, Stage::AwaitingShares) {
             return Next::Wait;
@@ -159,10 +152,10 @@ impl Reading {
         let fits = placed.is_some_and(|holder| holder.host == from)
             && *head == opened.map.head
             && commitments_fit(&opened.map.commitments, commitments);
-        let share = fits.then(|| open_share(view, session, opened, self.host, &from, index, sealed)).flatten();
+        let share = fits.then(|| open_share(view, session, opened, self.host, &from, *index, sealed)).flatten();
         match share {
             Some(share) => {
-                self.pieces.insert(index, Piece { share, commitments: commitments.to_vec() });
+                self.pieces.insert(*index, Piece { share, commitments: commitments.clone() });
                 self.good.push(from);
             }
             None => {

@@ -1,5 +1,6 @@
 //! One run: found, enrol, faults with a load of puts, peace, read everything back.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -192,9 +193,14 @@ impl Run {
             return self.pins.clone();
         }
         match self.ask(0, LocalCommand::Identity, 1_000)? {
-            Ok(LocalReply::Identity { transport, coordinator_key, coordinator_proof, .. }) => {
+            Ok(LocalReply::Identity(identity)) => {
                 let mesh = spec::types::MeshId(spec::types::sha256(&genesis.bytes).0);
-                self.pins = Some(Pins { mesh, coordinator: transport, coordinator_key, coordinator_proof });
+                self.pins = Some(Pins {
+                    mesh,
+                    coordinator: identity.transport,
+                    coordinator_key: identity.coordinator_key,
+                    coordinator_proof: identity.coordinator_proof,
+                });
                 self.pins.clone()
             }
             _ => None,
@@ -273,10 +279,10 @@ impl Run {
             let machine = usize::try_from(self.world.random.below(u64::try_from(self.hosts).unwrap_or(1))).unwrap_or(0);
             if is_put {
                 self.begin_put(machine);
-            } else if !down.contains_key(&machine) {
+            } else if let Entry::Vacant(entry) = down.entry(machine) {
                 crashes += 1;
                 self.world.crash(machine);
-                down.insert(machine, self.world.now_ms + self.world.random.below(3 * scenario.epoch_ms));
+                entry.insert(self.world.now_ms + self.world.random.below(3 * scenario.epoch_ms));
             }
         }
         // A power cut of all, in the middle of what is under way.
@@ -325,11 +331,8 @@ impl Run {
                     deposit.acknowledged = true;
                 }
             }
-            other => {
-                if std::env::var_os("SIM_DEBUG").is_some() {
-                    eprintln!("{} {:?}", self.world.now_ms, other);
-                }
-            }
+            // Refused or unanswered: nothing was promised to this client.
+            _ => {}
         }
     }
 

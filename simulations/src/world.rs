@@ -148,7 +148,7 @@ impl World {
         self.machines.get(machine)?.running.as_ref()?;
         self.next_local += 1;
         let id = LocalId(self.next_local);
-        self.feed(machine, Event::Command { id, command });
+        self.feed(machine, Event::Command { id, command: Box::new(command) });
         Some(id)
     }
 
@@ -221,7 +221,7 @@ impl World {
     fn deliver(&mut self, to: usize, from: TransportKey, bytes: &[u8]) {
         let Some(running) = self.machines.get(to).and_then(|machine| machine.running.as_ref()) else { return };
         let event = match decode_message(&running.host.mesh(), bytes) {
-            Ok(message) => Event::Message { from, message },
+            Ok(message) => Event::Message { from, message: Box::new(message) },
             Err(error) => Event::Garbage { from, error },
         };
         self.feed(to, event);

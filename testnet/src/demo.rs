@@ -68,7 +68,13 @@ fn show(folder: &Path, keep: bool, credential: Option<&Path>) -> Result<(), Test
     let put =
         mesh.put(mesh.founder()?, NAME, &["-k", "3", "-n", "5", "--wait", "complete"], &content)?.ok("put")?.json();
     let names = |key: &str| -> Vec<String> {
-        put[key].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        put.get(key)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
     };
     let holders = names("holders");
     show.done(&format!("{} bytes as {NAME}, shares 1 to 5 on {}", content.len(), holders.join(", ")));

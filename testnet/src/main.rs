@@ -70,7 +70,7 @@ enum Verb {
 fn main() -> ExitCode {
     let verb = Arguments::parse().verb;
     if let Verb::TpmProxy { listen, chip, faults } = verb {
-        return match proxy::serve(listen, chip, faults) {
+        return match proxy::serve(listen, chip, &faults) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("testnet: the TPM proxy cannot listen: {error}");

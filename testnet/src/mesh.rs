@@ -262,7 +262,8 @@ impl Mesh {
     pub fn wait_good(&self, count: usize) -> Result<(), TestnetError> {
         let since = Instant::now();
         while since.elapsed() < SETTLE {
-            let good = self.hosts()?.iter().filter(|host| host["state"] == "good").count();
+            let good =
+                self.hosts()?.iter().filter(|host| host.get("state").is_some_and(|state| state == "good")).count();
             if good == count {
                 return Ok(());
             }
@@ -279,7 +280,7 @@ impl Mesh {
         let since = Instant::now();
         while since.elapsed() < SETTLE {
             let status = machine.vouchsafe(&["-o", "json", "status"], b"")?.json();
-            if status["epoch"].is_u64() && status["evidence_epoch"].is_u64() {
+            if ["epoch", "evidence_epoch"].iter().all(|field| status.get(field).is_some_and(Value::is_u64)) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(50));

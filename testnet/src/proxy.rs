@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Chip {
 ///
 /// # Errors
 /// Where the ports are taken.
-pub fn serve(listen: u16, chip: u16, faults: PathBuf) -> io::Result<()> {
+pub fn serve(listen: u16, chip: u16, faults: &Path) -> io::Result<()> {
     let commands = TcpListener::bind((Ipv4Addr::LOCALHOST, listen))?;
     let control = TcpListener::bind((Ipv4Addr::LOCALHOST, listen + 1))?;
     thread::spawn(move || {
@@ -72,14 +72,14 @@ pub fn serve(listen: u16, chip: u16, faults: PathBuf) -> io::Result<()> {
     });
     let shared = Arc::new(Mutex::new(Chip { port: chip, connection: None }));
     for client in commands.incoming().flatten() {
-        let (shared, faults) = (shared.clone(), faults.clone());
+        let (shared, faults) = (shared.clone(), faults.to_owned());
         // A client that goes away ends its thread; the others go on.
         thread::spawn(move || serve_client(client, &shared, &faults));
     }
     Ok(())
 }
 
-fn serve_client(mut client: TcpStream, chip: &Mutex<Chip>, faults: &PathBuf) -> io::Result<()> {
+fn serve_client(mut client: TcpStream, chip: &Mutex<Chip>, faults: &Path) -> io::Result<()> {
     client.set_nodelay(true)?;
     loop {
         let command = read_frame(&mut client)?;

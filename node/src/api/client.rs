@@ -29,7 +29,7 @@ impl Daemon {
     ///
     /// # Errors
     /// What the daemon answers, or that it cannot be reached.
-    pub async fn get(&self, path: &str) -> Result<Value, ErrorBody> {
+    pub async fn get(&self, path: &str) -> Result<Value, Box<ErrorBody>> {
         let bytes = self.request(Method::GET, path, Bytes::new()).await?;
         serde_json::from_slice(bytes.expose()).map_err(|error| broken(&error))
     }
@@ -38,7 +38,7 @@ impl Daemon {
     ///
     /// # Errors
     /// What the daemon answers, or that it cannot be reached.
-    pub async fn bytes(&self, path: &str) -> Result<SecretBytes, ErrorBody> {
+    pub async fn bytes(&self, path: &str) -> Result<SecretBytes, Box<ErrorBody>> {
         self.request(Method::GET, path, Bytes::new()).await
     }
 
@@ -46,12 +46,12 @@ impl Daemon {
     ///
     /// # Errors
     /// What the daemon answers, or that it cannot be reached.
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ErrorBody> {
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Box<ErrorBody>> {
         let bytes = self.request(Method::POST, path, Bytes::from(body.to_string())).await?;
         serde_json::from_slice(bytes.expose()).map_err(|error| broken(&error))
     }
 
-    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<SecretBytes, ErrorBody> {
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<SecretBytes, Box<ErrorBody>> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
@@ -72,7 +72,7 @@ impl Daemon {
         if status == StatusCode::OK { Ok(bytes) } else { Err(refusal(status, bytes.expose())) }
     }
 
-    fn unreachable(&self, error: &std::io::Error) -> ErrorBody {
+    fn unreachable(&self, error: &std::io::Error) -> Box<ErrorBody> {
         let message = format!("cannot reach the daemon at {}: {error}", self.socket.display());
         let hint = match error.kind() {
             std::io::ErrorKind::PermissionDenied => "join the socket's group, or run it with sudo",
@@ -82,12 +82,12 @@ impl Daemon {
     }
 }
 
-fn broken(error: &dyn std::fmt::Display) -> ErrorBody {
+fn broken(error: &dyn std::fmt::Display) -> Box<ErrorBody> {
     ErrorBody::plain("unreachable", format!("the daemon broke off: {error}"), Some("look at its log"))
 }
 
-fn refusal(status: StatusCode, bytes: &[u8]) -> ErrorBody {
-    let body: Option<ErrorBody> = serde_json::from_slice::<Value>(bytes)
+fn refusal(status: StatusCode, bytes: &[u8]) -> Box<ErrorBody> {
+    let body: Option<Box<ErrorBody>> = serde_json::from_slice::<Value>(bytes)
         .ok()
         .and_then(|value| value.get("error").cloned())
         .and_then(|error| serde_json::from_value(error).ok());

@@ -45,8 +45,8 @@ pub struct ErrorBody {
 
 impl ErrorBody {
     /// An error that is no refusal.
-    pub fn plain(code: &str, message: String, hint: Option<&str>) -> Self {
-        Self {
+    pub fn plain(code: &str, message: String, hint: Option<&str>) -> Box<Self> {
+        Box::new(Self {
             code: code.to_owned(),
             message,
             check: None,
@@ -54,14 +54,14 @@ impl ErrorBody {
             epoch: None,
             hint: hint.map(str::to_owned),
             refusal_id: None,
-        }
+        })
     }
 
     /// A failure of a local request; names of hosts are put for their identities where they are known.
-    pub fn of(failure: &Failure, names: &BTreeMap<spec::types::HostId, String>) -> Self {
+    pub fn of(failure: &Failure, names: &BTreeMap<spec::types::HostId, String>) -> Box<Self> {
         let name = |host| names.get(host).cloned().unwrap_or_else(|| host.to_string());
         match failure {
-            Failure::Refused(refused) => Self::refused(refused, names),
+            Failure::Refused(refused) => Box::new(Self::refused(refused, names)),
             Failure::NotFound => Self::plain("not_found", failure.to_string(), Some("see `vouchsafe ls`")),
             Failure::TooFewHolders { missing, .. } => {
                 let missing: Vec<String> = missing.iter().map(name).collect();

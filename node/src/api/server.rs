@@ -20,7 +20,7 @@ use spec::limits::{HEAD_MAX, MESSAGE_MAX, TICKET_MAX};
 use spec::relay::Wait;
 use spec::ticket::SignedTicket;
 use spec::types::{CredentialId, GroupId, Round};
-use spec::wire::{self, Address};
+use spec::wire::{self, Address, Entrusting};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -84,7 +84,7 @@ pub async fn serve(path: &Path, group: Option<u32>, requests: mpsc::Sender<Local
 }
 
 impl Door {
-    async fn ask(&self, command: LocalCommand) -> Result<LocalReply, Response> {
+    async fn ask(&self, command: LocalCommand) -> Result<LocalReply, Refusal> {
         let (answer, wait) = oneshot::channel();
         let gone = || Failure::Local("the daemon is ending");
         if self.requests.send(LocalRequest { command, answer }).await.is_err() {
@@ -98,7 +98,7 @@ impl Door {
     }
 
     /// The answer to a failed request: with people's names for hosts.
-    async fn failure(&self, failure: &Failure) -> Response {
+    async fn failure(&self, failure: &Failure) -> Refusal {
         let (answer, wait) = oneshot::channel();
         let mut names = std::collections::BTreeMap::new();
         if self.requests.send(LocalRequest { command: LocalCommand::Hosts, answer }).await.is_ok()
@@ -113,25 +113,34 @@ impl Door {
             Failure::Membership(_) => StatusCode::CONFLICT,
             Failure::Local(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        error(status, ErrorBody::of(failure, &names))
+        error(status, &ErrorBody::of(failure, &names))
     }
 }
 
-fn error(status: StatusCode, body: ErrorBody) -> Response {
-    (status, Json(json!({ "format": FORMAT, "error": body }))).into_response()
+/// An error's answer, behind a pointer: the way of success stays small.
+struct Refusal(Box<Response>);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        *self.0
+    }
 }
 
-fn usage(what: &str) -> Response {
-    error(StatusCode::BAD_REQUEST, ErrorBody::plain("usage", format!("the request's {what} does not parse"), None))
+fn error(status: StatusCode, body: &ErrorBody) -> Refusal {
+    Refusal(Box::new((status, Json(json!({ "format": FORMAT, "error": body }))).into_response()))
+}
+
+fn usage(what: &str) -> Refusal {
+    error(StatusCode::BAD_REQUEST, &ErrorBody::plain("usage", format!("the request's {what} does not parse"), None))
 }
 
 /// An answer of another kind than the request has: a fault of this daemon.
-fn odd() -> Response {
+fn odd() -> Refusal {
     let body = ErrorBody::plain("local", "the daemon gave an answer of another kind".to_owned(), None);
-    error(StatusCode::INTERNAL_SERVER_ERROR, body)
+    error(StatusCode::INTERNAL_SERVER_ERROR, &body)
 }
 
-type Answer = Result<Response, Response>;
+type Answer = Result<Response, Refusal>;
 
 fn ok(value: Value) -> Answer {
     Ok(Json(value).into_response())
@@ -139,14 +148,14 @@ fn ok(value: Value) -> Answer {
 
 async fn identity(State(door): State<Door>) -> Answer {
     match door.ask(LocalCommand::Identity).await? {
-        LocalReply::Identity { transport, coordinator_key, coordinator_proof, pins, genesis, ek_hashes } => ok(json!({
+        LocalReply::Identity(own) => ok(json!({
             "format": FORMAT,
-            "transport": transport.to_string(),
-            "coordinator_key": coordinator_key.to_string(),
-            "coordinator_proof": coordinator_proof.to_string(),
-            "pins": pins.map(|pins| pack(&wire::encode(&pins))),
-            "genesis": genesis.map(|genesis| pack(&wire::encode(genesis.as_ref()))),
-            "ek_hashes": ek_hashes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "transport": own.transport.to_string(),
+            "coordinator_key": own.coordinator_key.to_string(),
+            "coordinator_proof": own.coordinator_proof.to_string(),
+            "pins": own.pins.map(|pins| pack(&wire::encode(&pins))),
+            "genesis": own.genesis.map(|genesis| pack(&wire::encode(genesis.as_ref()))),
+            "ek_hashes": own.ek_hashes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),
         _ => Err(odd()),
     }
@@ -177,7 +186,7 @@ async fn list(State(door): State<Door>) -> Answer {
     }
 }
 
-fn credential_of(id: &str) -> Result<CredentialId, Response> {
+fn credential_of(id: &str) -> Result<CredentialId, Refusal> {
     CredentialId::from_hex(id).ok_or_else(|| usage("credential id"))
 }
 
@@ -228,13 +237,13 @@ async fn evidence(State(door): State<Door>) -> Answer {
     }
 }
 
-fn admin(peer: Peer) -> Result<(), Response> {
+fn admin(peer: Peer) -> Result<(), Refusal> {
     let own = rustix::process::getuid().as_raw();
     if peer.uid.is_some_and(|uid| uid == 0 || uid == own) {
         return Ok(());
     }
     let message = "founding and joining are for root and the daemon's own user".to_owned();
-    Err(error(StatusCode::FORBIDDEN, ErrorBody::plain("refused", message, Some("run it with sudo"))))
+    Err(error(StatusCode::FORBIDDEN, &ErrorBody::plain("refused", message, Some("run it with sudo"))))
 }
 
 #[derive(Deserialize)]
@@ -243,7 +252,7 @@ struct FoundBody {
     ticket: String,
 }
 
-fn ticket_of(text: &str) -> Result<SignedTicket, Response> {
+fn ticket_of(text: &str) -> Result<SignedTicket, Refusal> {
     SignedTicket::from_text(text).filter(|_| text.len() <= TICKET_MAX).ok_or_else(|| usage("ticket"))
 }
 
@@ -273,7 +282,7 @@ fn joined(reply: LocalReply) -> Answer {
 }
 
 /// Decodes a wire value out of base64.
-fn unpacked<T: serde::Serialize + serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, Response> {
+fn unpacked<T: serde::Serialize + serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, Refusal> {
     let bytes = unpack(text).ok_or_else(|| usage(what))?;
     wire::decode(&bytes, MESSAGE_MAX).map_err(|_| usage(what))
 }
@@ -299,13 +308,13 @@ struct EntrustBody {
 }
 
 async fn entrust(State(door): State<Door>, Json(body): Json<EntrustBody>) -> Answer {
-    let command = LocalCommand::Entrust {
+    let entrusting = Entrusting {
         order: unpacked(&body.order, "order")?,
         group: GroupId::from_hex(&body.group).ok_or_else(|| usage("group"))?,
         round: Round(body.round),
         sealed: unpack(&body.sealed).ok_or_else(|| usage("credential"))?,
     };
-    match door.ask(command).await? {
+    match door.ask(LocalCommand::Entrust(entrusting)).await? {
         LocalReply::Package(package) => {
             ok(json!({ "format": FORMAT, "package": pack(&wire::encode(package.as_ref())) }))
         }

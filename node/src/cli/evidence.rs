@@ -36,7 +36,7 @@ impl WriteEvidence {
         self.write("qualifying.hex", qualifying.as_bytes())?;
         let folder = self.out.display().to_string();
         let shown_answer = json!({
-            "format": FORMAT, "folder": folder, "epoch": answer["epoch"], "qualifying": qualifying,
+            "format": FORMAT, "folder": folder, "epoch": answer.get("epoch"), "qualifying": qualifying,
         });
         context.print(&shown_answer, |value| {
             format!(
@@ -49,7 +49,7 @@ impl WriteEvidence {
         Ok(())
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ErrorBody> {
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Box<ErrorBody>> {
         let path: PathBuf = Path::new(&self.out).join(name);
         std::fs::write(&path, bytes).map_err(|error| failure(format!("cannot write {}: {error}", path.display())))
     }

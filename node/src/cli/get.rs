@@ -53,7 +53,7 @@ impl Get {
         Ok(())
     }
 
-    fn owner(&self, context: &Context) -> Result<SshKey, ErrorBody> {
+    fn owner(&self, context: &Context) -> Result<SshKey, Box<ErrorBody>> {
         if let Some(path) = &self.client {
             return ssh::read_public(path).map_err(|error| usage(error.to_string()));
         }

@@ -95,7 +95,7 @@ impl Init {
     }
 
     /// The operators' keys, each with its domain.
-    fn signers(&self) -> Result<Vec<(String, Signer)>, ErrorBody> {
+    fn signers(&self) -> Result<Vec<(String, Signer)>, Box<ErrorBody>> {
         if self.operator.len() != self.domain.len() {
             return Err(usage("each --operator needs its --domain".to_owned()));
         }
@@ -111,7 +111,7 @@ impl Init {
         Ok(signers)
     }
 
-    fn genesis(&self, signers: &[(String, Signer)]) -> Result<Genesis, ErrorBody> {
+    fn genesis(&self, signers: &[(String, Signer)]) -> Result<Genesis, Box<ErrorBody>> {
         let mut domains: Vec<Domain> = Vec::new();
         for (name, signer) in signers {
             match domains.iter_mut().find(|domain| domain.name == *name) {
@@ -139,7 +139,7 @@ impl Init {
         })
     }
 
-    fn recovery_of(&self, domain: &str) -> Result<Vec<String>, ErrorBody> {
+    fn recovery_of(&self, domain: &str) -> Result<Vec<String>, Box<ErrorBody>> {
         let mut recipients = Vec::new();
         for text in &self.recovery {
             let (name, recipient) =
@@ -154,7 +154,7 @@ impl Init {
         Ok(recipients)
     }
 
-    fn ek_roots(&self) -> Result<Vec<ByteBuf>, ErrorBody> {
+    fn ek_roots(&self) -> Result<Vec<ByteBuf>, Box<ErrorBody>> {
         let mut roots = Vec::new();
         for path in &self.ek_root {
             let text = std::fs::read_to_string(path)
@@ -180,7 +180,7 @@ impl Init {
         context: &Context,
         mesh: MeshId,
         signers: &[(String, Signer)],
-    ) -> Result<SignedTicket, ErrorBody> {
+    ) -> Result<SignedTicket, Box<ErrorBody>> {
         let own = context.daemon.get("/v1/identity").await?;
         let odd = || failure("the daemon does not say who it is".to_owned());
         let pins = Pins {
@@ -210,20 +210,20 @@ impl Init {
 }
 
 /// A fresh, unguessable serial.
-pub(super) fn fresh_serial() -> Result<TicketSerial, ErrorBody> {
+pub(super) fn fresh_serial() -> Result<TicketSerial, Box<ErrorBody>> {
     let mut serial = TicketSerial::ZERO;
     getrandom::fill(&mut serial.0).map_err(|error| failure(format!("no randomness: {error}")))?;
     Ok(serial)
 }
 
 /// Signs a ticket.
-pub(super) fn sign_ticket(ticket: &Ticket, signer: &Signer) -> Result<SignedTicket, ErrorBody> {
+pub(super) fn sign_ticket(ticket: &Ticket, signer: &Signer) -> Result<SignedTicket, Box<ErrorBody>> {
     let bytes = wire::encode(ticket);
     let signature = signer.sign(ticket::NAMESPACE, &bytes).map_err(|error| failure(error.to_string()))?;
     Ok(SignedTicket { bytes, signature })
 }
 
 /// The public key in a file, as the socket's answers write it.
-pub(super) fn public_text(path: &Path) -> Result<String, ErrorBody> {
+pub(super) fn public_text(path: &Path) -> Result<String, Box<ErrorBody>> {
     ssh::read_public(path).map(|key| ssh::public_text(&key)).map_err(|error| usage(error.to_string()))
 }

@@ -39,7 +39,7 @@ impl Join {
     }
 }
 
-fn read_text(path: &std::path::Path) -> Result<String, crate::api::ErrorBody> {
+fn read_text(path: &std::path::Path) -> Result<String, Box<crate::api::ErrorBody>> {
     use std::io::Read as _;
     let limit = u64::try_from(TICKET_MAX).unwrap_or(u64::MAX) + 1;
     let mut text = String::new();

@@ -83,7 +83,7 @@ struct Context {
     form: Form,
 }
 
-type Outcome = Result<(), ErrorBody>;
+type Outcome = Result<(), Box<ErrorBody>>;
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
@@ -161,11 +161,11 @@ fn exit_code(code: &str) -> u8 {
     }
 }
 
-fn usage(message: String) -> ErrorBody {
+fn usage(message: String) -> Box<ErrorBody> {
     ErrorBody::plain("usage", message, Some("see `vouchsafe help`"))
 }
 
-fn failure(message: String) -> ErrorBody {
+fn failure(message: String) -> Box<ErrorBody> {
     ErrorBody::plain("local", message, None)
 }
 
@@ -179,11 +179,12 @@ impl Context {
     }
 
     /// The recorded credential of this name, of this owner if one is named.
-    async fn find(&self, name: &str, client: Option<&str>) -> Result<Value, ErrorBody> {
+    async fn find(&self, name: &str, client: Option<&str>) -> Result<Value, Box<ErrorBody>> {
         let all = self.daemon.get("/v1/credentials").await?;
         let fits =
             |one: &&Value| field(one, "name") == name && client.is_none_or(|client| field(one, "client") == client);
-        let found: Vec<&Value> = all["credentials"].as_array().into_iter().flatten().filter(fits).collect();
+        let found: Vec<&Value> =
+            all.get("credentials").and_then(Value::as_array).into_iter().flatten().filter(fits).collect();
         match found.as_slice() {
             [] => Err(ErrorBody::plain("not_found", format!("no credential `{name}`"), Some("see `vouchsafe ls`"))),
             [one] => Ok((*one).clone()),

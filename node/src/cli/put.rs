@@ -71,11 +71,11 @@ enum Wait {
     Complete,
 }
 
-fn refused(check: Check) -> ErrorBody {
-    ErrorBody {
-        check: Some(check.name().to_owned()),
-        ..ErrorBody::plain("refused", format!("refused on this side: check {}", check.name()), Some(check.hint()))
-    }
+fn refused(check: Check) -> Box<ErrorBody> {
+    let message = format!("refused on this side: check {}", check.name());
+    let mut error = ErrorBody::plain("refused", message, Some(check.hint()));
+    error.check = Some(check.name().to_owned());
+    error
 }
 
 impl Put {
@@ -122,13 +122,13 @@ impl Put {
         out
     }
 
-    fn signer(&self) -> Result<Signer, ErrorBody> {
+    fn signer(&self) -> Result<Signer, Box<ErrorBody>> {
         let default = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".ssh/id_ed25519"));
         let path = self.key.clone().or_else(default).ok_or_else(|| usage("name the owner's key: --key".to_owned()))?;
         Signer::read(&path).map_err(|error| failure(error.to_string()))
     }
 
-    fn order(&self, signer: &Signer) -> Result<PutOrder, ErrorBody> {
+    fn order(&self, signer: &Signer) -> Result<PutOrder, Box<ErrorBody>> {
         if !text::is_name(&self.name) {
             return Err(usage("a name has letters, digits and ._-/@ only, at most 96".to_owned()));
         }
@@ -151,7 +151,7 @@ impl Put {
         Ok(PutOrder { request, client, name, terms, allow, recipients: self.recipient.clone() })
     }
 
-    fn payload(&self) -> Result<SecretBytes, ErrorBody> {
+    fn payload(&self) -> Result<SecretBytes, Box<ErrorBody>> {
         // Room for one byte too many, so that a credential that is too large is seen, and the buffer never grows.
         let limit = PAYLOAD_MAX + 1;
         let mut bytes = Vec::with_capacity(limit);
@@ -176,7 +176,7 @@ impl Put {
         order: &PutOrder,
         verified: &BundleVerified,
         payload: &SecretBytes,
-    ) -> Result<Package, ErrorBody> {
+    ) -> Result<Package, Box<ErrorBody>> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut()).map_err(|error| failure(format!("no randomness: {error}")))?;
         let mut generator = Generator::new(&Seed(seed));
@@ -198,14 +198,17 @@ impl Put {
 }
 
 /// What this side pins: what its own machine's daemon pins.
-async fn pins(context: &Context) -> Result<Pins, ErrorBody> {
+async fn pins(context: &Context) -> Result<Pins, Box<ErrorBody>> {
     let identity = context.daemon.get("/v1/identity").await?;
     unpack(field(&identity, "pins"))
         .and_then(|bytes| wire::decode::<Pins>(&bytes, TICKET_MAX).ok())
         .ok_or_else(|| ErrorBody::plain("membership", "this host belongs to no mesh yet".to_owned(), None))
 }
 
-fn unpacked<T: serde::Serialize + serde::de::DeserializeOwned>(answer: &Value, name: &str) -> Result<T, ErrorBody> {
+fn unpacked<T: serde::Serialize + serde::de::DeserializeOwned>(
+    answer: &Value,
+    name: &str,
+) -> Result<T, Box<ErrorBody>> {
     unpack(field(answer, name))
         .and_then(|bytes| wire::decode(&bytes, MESSAGE_MAX).ok())
         .ok_or_else(|| failure(format!("the daemon's {name} does not decode")))

@@ -24,6 +24,7 @@ use crate::wire;
 
 /// A command of the log. The order of the variants is that of the log: new ones go to the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Command {
     /// The first entry: what the mesh is and who coordinates it.
     Found {
@@ -37,7 +38,7 @@ pub enum Command {
         coordinator_proof: BlsSignature,
     },
     /// A member is let in.
-    Admit(Admission),
+    Admit(Box<Admission>),
     /// A shard group is active.
     Group(Group),
     /// A credential's head is recorded.
@@ -156,7 +157,7 @@ impl Records {
             Command::Found { genesis, coordinator, coordinator_key, coordinator_proof } => {
                 self.found(suite, &genesis, coordinator, &coordinator_key, coordinator_proof)
             }
-            Command::Admit(admission) => self.admit(suite, admission),
+            Command::Admit(admission) => self.admit(suite, *admission),
             Command::Group(group) => self.activate(group),
             Command::Head { head, group, generation, commitments, flushed } => {
                 self.record_head(suite, &head, group, generation, commitments, flushed)

@@ -14,7 +14,7 @@ use crate::credential::shard_map::{MapHolder, ShardMap};
 use crate::credential::split::PutOrder;
 use crate::error::Check;
 use crate::limits::{ENROLMENT_MS, ENROLMENTS_OPEN_MAX};
-use crate::membership::{Admission, MemberRecord, Role};
+use crate::membership::{Admission, Member, MemberRecord, Role};
 use crate::suite::Generator;
 use crate::ticket::TicketVerified;
 use crate::types::{CredentialId, Generation, GroupId, HostId, Purpose, SecretBytes, Time, TransportKey};
@@ -102,7 +102,7 @@ impl State {
         let record = open.check_answer(view.suite, view.mesh, quote)?;
         view.records.check_newcomer(&record)?;
         let admission = Admission::sign(view.suite, view.mesh, secret, record).ok_or(Check::NotReady)?;
-        Ok(Command::Admit(admission))
+        Ok(Command::Admit(Box::new(admission)))
     }
 
     /// Appraises a member's evidence of this epoch and remembers where it is.
@@ -113,7 +113,7 @@ impl State {
 
     /// How every member stands.
     pub fn presence(&self, view: View<'_>) -> Vec<Presence> {
-        let one = |member: &crate::membership::Member| {
+        let one = |member: &Member| {
             let host = member.record().host;
             let sighting = self.seen.get(&host);
             let standing = match sighting.map(|sighting| &sighting.appraised) {
@@ -175,7 +175,7 @@ impl State {
     fn draw(&self, view: View<'_>, order: &PutOrder) -> Result<Group, Check> {
         let epoch = view.epochs.current(view.calendar, view.now).ok_or(Check::OwnEpoch)?;
         let stands = |record: &&MemberRecord| record.role == Role::Host && self.evidence(view, &record.host).is_some();
-        let hosts: Vec<&MemberRecord> = view.records.members().map(|member| member.record()).filter(stands).collect();
+        let hosts: Vec<&MemberRecord> = view.records.members().map(Member::record).filter(stands).collect();
         let candidates: Vec<PlacementCandidate<'_>> = hosts
             .iter()
             .map(|record| PlacementCandidate {

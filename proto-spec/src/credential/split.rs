@@ -72,6 +72,23 @@ pub struct Previous {
     pub digest: Digest,
 }
 
+/// What is dealt, by whom, to whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Deal<'a> {
+    /// The mesh.
+    pub mesh: &'a MeshId,
+    /// Who deals.
+    pub dealer: Dealer,
+    /// The dealer's key: the owner's, or the coordinator's transport key.
+    pub sender: &'a [u8; 32],
+    /// The owner's order.
+    pub order: &'a PutOrder,
+    /// Where the shares go.
+    pub placement: &'a Placement,
+    /// The head that the new one follows.
+    pub previous: Option<Previous>,
+}
+
 /// Splits a payload: draws a scalar, shares it, encrypts the payload under it, forms the head and seals each share
 /// to its holder. The owner signs the head; nothing else is missing.
 ///
@@ -81,13 +98,10 @@ pub struct Previous {
 pub fn deal(
     suite: &dyn Suite,
     generator: &mut Generator,
-    mesh: &MeshId,
-    dealer: (Dealer, &[u8; 32]),
-    order: &PutOrder,
-    placement: &Placement,
-    previous: Option<Previous>,
+    deal: &Deal<'_>,
     payload: &SecretBytes,
 ) -> Result<Package, Check> {
+    let Deal { mesh, dealer, sender, order, placement, previous } = *deal;
     if placement.receivers.len() != usize::from(order.terms.n) || !order.within_bounds() {
         return Err(Check::HeadForm);
     }
@@ -109,7 +123,7 @@ pub fn deal(
         pieces: u16::try_from(pieces.len()).map_err(|_| Check::Payload)?,
         allow: order.allow.clone(),
         recipients: order.recipients.clone(),
-        dealer: dealer.0,
+        dealer,
         removed: false,
         previous: previous.map(|last| last.digest),
         successor: None,
@@ -125,7 +139,7 @@ pub fn deal(
             version,
             generation: placement.generation,
             index,
-            sender: dealer.1,
+            sender,
             receiver: &receiver.host,
             head: &digest,
         };

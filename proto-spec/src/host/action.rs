@@ -87,7 +87,7 @@ pub enum Action {
         /// Where it may be, if it is not connected.
         address: Address,
         /// The message.
-        message: Message,
+        message: Box<Message>,
     },
     /// Ask the TPM.
     Tpm {
@@ -196,26 +196,30 @@ pub struct HostLine {
     pub coordinates: bool,
 }
 
+/// Who a daemon is and what it pins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityReply {
+    /// Its transport key.
+    pub transport: TransportKey,
+    /// The key under which it would sign epochs.
+    pub coordinator_key: BlsPublic,
+    /// Proof of possession of that key.
+    pub coordinator_proof: BlsSignature,
+    /// What it pins, if it belongs to a mesh.
+    pub pins: Option<Pins>,
+    /// The mesh's genesis, if it belongs to one.
+    pub genesis: Option<Box<SignedGenesis>>,
+    /// SHA-256 of each of its EKs.
+    pub ek_hashes: Vec<Digest>,
+}
+
 /// Answers to local requests.
 #[derive(Debug)]
 pub enum LocalReply {
     /// Founded or joined.
     Joined(Box<StatusReply>),
     /// Who this daemon is.
-    Identity {
-        /// Its transport key.
-        transport: TransportKey,
-        /// The key under which it would sign epochs.
-        coordinator_key: BlsPublic,
-        /// Proof of possession of that key.
-        coordinator_proof: BlsSignature,
-        /// What it pins, if it belongs to a mesh.
-        pins: Option<Pins>,
-        /// The mesh's genesis, if it belongs to one.
-        genesis: Option<Box<SignedGenesis>>,
-        /// SHA-256 of each of its EKs.
-        ek_hashes: Vec<Digest>,
-    },
+    Identity(Box<IdentityReply>),
     /// How this host is.
     Status(Box<StatusReply>),
     /// All members.

@@ -5,11 +5,11 @@ use crate::cms::records::Command;
 use crate::cms::service::{self, Greeting};
 use crate::credential::head::{Dealer, HeadVerified, SignedHead};
 use crate::credential::seal::SealContext;
-use crate::credential::split::{self, Placement, Previous, PutOrder, Receiver};
+use crate::credential::split::{self, Deal, Placement, Previous, PutOrder, Receiver};
 use crate::error::{Check, Misbehaved, Subject};
 use crate::limits::{MESSAGE_MAX, REQUESTS_OPEN_MAX};
-use crate::types::{CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, Round, ShareIndex, TransportKey};
-use crate::wire::{Address, EnrolAnswer, EnrolHello, Message, PutReceipt};
+use crate::types::{CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, ShareIndex, TransportKey};
+use crate::wire::{Address, EnrolAnswer, EnrolHello, Entrusting, Message, Package, PutReceipt, Shown};
 use crate::{attest::evidence::SignedEvidence, credential::shard_map::ShardMap};
 
 impl Host {
@@ -22,7 +22,12 @@ impl Host {
             Ok(Greeting::Challenge(blobs)) => Message::EnrolChallenge { blobs },
             Err(check) => return self.refuse_joiner(from, check, actions),
         };
-        actions.push(Action::Send { lane: Lane::Records, to: from, address: Address::default(), message });
+        actions.push(Action::Send {
+            lane: Lane::Records,
+            to: from,
+            address: Address::default(),
+            message: Box::new(message),
+        });
     }
 
     pub(super) fn on_answer(&mut self, now: Now, from: TransportKey, answer: &EnrolAnswer, actions: &mut Actions) {
@@ -33,7 +38,12 @@ impl Host {
         match admitted.and_then(|command| self.commit(&command, actions)) {
             Ok(_) => {
                 let message = Message::EnrolAdmitted;
-                actions.push(Action::Send { lane: Lane::Records, to: from, address: Address::default(), message });
+                actions.push(Action::Send {
+                    lane: Lane::Records,
+                    to: from,
+                    address: Address::default(),
+                    message: Box::new(message),
+                });
             }
             Err(check) => self.refuse_joiner(from, check, actions),
         }
@@ -76,52 +86,46 @@ impl Host {
     }
 
     /// Deals for a thin client: the one place where a coordinator sees a credential, because its owner asked for it.
-    pub(super) fn on_entrust(
-        &mut self,
-        now: Now,
-        from: TransportKey,
-        order: &PutOrder,
-        group: GroupId,
-        round: Round,
-        sealed: &[u8],
-        actions: &mut Actions,
-    ) {
-        match self.deal_for(now, order, group, round, sealed) {
+    pub(super) fn on_entrust(&mut self, now: Now, from: TransportKey, entrusting: &Entrusting, actions: &mut Actions) {
+        let request = entrusting.order.request;
+        match self.deal_for(now, entrusting) {
             Ok(package) => {
-                let message = Message::Entrusted { request: order.request, package: Box::new(package) };
+                let message = Message::Entrusted { request, package: Box::new(package) };
                 self.send(Lane::Records, from, message, actions);
             }
-            Err(check) => self.refuse(Lane::Direct, from, order.request, check, Subject::Request, actions),
+            Err(check) => self.refuse(Lane::Direct, from, request, check, Subject::Request, actions),
         }
     }
 
-    fn deal_for(
-        &mut self,
-        now: Now,
-        order: &PutOrder,
-        group: GroupId,
-        round: Round,
-        sealed: &[u8],
-    ) -> Result<crate::wire::Package, Check> {
+    fn deal_for(&mut self, now: Now, entrusting: &Entrusting) -> Result<Package, Check> {
+        let Entrusting { order, group, round, sealed } = entrusting;
         let view = self.ground.view(now).filter(|_| self.coordinates()).ok_or(Check::NotCoordinator)?;
         if sealed.len() > MESSAGE_MAX {
             return Err(Check::Capacity);
         }
-        let session = self.attester.session(round).ok_or(Check::EvidenceStale)?;
-        let info = entrust_info(view.mesh, order, &group, &self.own.host);
+        let session = self.attester.session(*round).ok_or(Check::EvidenceStale)?;
+        let info = entrust_info(view.mesh, order, group, &self.own.host);
         let payload = view.suite.hpke_open(session, &info.0, sealed).ok_or(Check::Payload)?;
         let placed = self.coordinator.place(view, &self.own.host, order)?;
-        if placed.group.is_some() || placed.bundle.group != group {
+        if placed.group.is_some() || placed.bundle.group != *group {
             return Err(Check::Group);
         }
         let receivers = placed.bundle.holders.iter().map(|holder| Receiver {
             host: holder.admission.record.host,
             key: holder.evidence.evidence.share_receiving,
         });
-        let placement = Placement { group, generation: placed.bundle.generation, receivers: receivers.collect() };
+        let placement =
+            Placement { group: *group, generation: placed.bundle.generation, receivers: receivers.collect() };
         let previous = previous_of(view.records.credential(&order.id()).map(|credential| &credential.head));
-        let dealer = (Dealer::Coordinator, &self.own.transport.0);
-        split::deal(view.suite, &mut self.generator, view.mesh, dealer, order, &placement, previous, &payload)
+        let deal = Deal {
+            mesh: view.mesh,
+            dealer: Dealer::Coordinator,
+            sender: &self.own.transport.0,
+            order,
+            placement: &placement,
+            previous,
+        };
+        split::deal(view.suite, &mut self.generator, &deal, &payload)
     }
 
     pub(super) fn on_put_record(
@@ -164,9 +168,11 @@ impl Host {
         from: TransportKey,
         request: RequestId,
         id: &CredentialId,
-        evidence: &SignedEvidence,
+        shown: &Shown,
         actions: &mut Actions,
     ) {
+        self.take_epoch(now, &shown.epoch, actions);
+        let evidence = &shown.evidence;
         let Some(view) = self.ground.view(now).filter(|_| self.coordinates()) else {
             return self.refuse(Lane::Direct, from, request, Check::NotCoordinator, Subject::Request, actions);
         };

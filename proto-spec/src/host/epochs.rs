@@ -63,7 +63,7 @@ impl Host {
         if self.membership.is_none() {
             return; // admitted a moment ago, and not told yet
         }
-        if !self.from_coordinator(&from) {
+        if !self.is_coordinator(&from) {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCoordinator });
             return;
         }
@@ -165,7 +165,7 @@ impl Host {
         self.send_to_coordinator(Lane::Direct, Message::RecordsPull { after }, actions);
     }
 
-    pub(super) fn from_coordinator(&self, from: &TransportKey) -> bool {
+    pub(super) fn is_coordinator(&self, from: &TransportKey) -> bool {
         self.membership.as_ref().is_some_and(|membership| membership.pins.coordinator == *from)
     }
 }

@@ -8,8 +8,8 @@ use crate::error::DecodeError;
 use crate::genesis::SignedGenesis;
 use crate::relay::Wait;
 use crate::ticket::SignedTicket;
-use crate::types::{CredentialId, Digest, GroupId, Round, SecretBytes, TransportKey};
-use crate::wire::{Address, Message, Package, Unverified};
+use crate::types::{CredentialId, Digest, SecretBytes, TransportKey};
+use crate::wire::{Address, Entrusting, Message, Package, Unverified};
 
 use super::action::Lane;
 
@@ -31,7 +31,7 @@ pub enum Event {
         /// The peer.
         from: TransportKey,
         /// The message.
-        message: Unverified<Message>,
+        message: Box<Unverified<Message>>,
     },
     /// Bytes came that are no message.
     Garbage {
@@ -83,7 +83,7 @@ pub enum Event {
         /// Which.
         id: LocalId,
         /// What.
-        command: LocalCommand,
+        command: Box<LocalCommand>,
     },
 }
 
@@ -132,16 +132,7 @@ pub enum LocalCommand {
     /// Where may this order go?
     PutBegin(PutOrder),
     /// Let the coordinator deal.
-    Entrust {
-        /// The order.
-        order: PutOrder,
-        /// The group that the client was shown.
-        group: GroupId,
-        /// Round of the coordinator's evidence whose session key it is sealed to.
-        round: Round,
-        /// The credential, sealed to that key.
-        sealed: Vec<u8>,
-    },
+    Entrust(Entrusting),
     /// Store a dealt and signed credential.
     PutStore {
         /// The package.

@@ -21,7 +21,7 @@ impl Host {
         self.log.push(bytes.clone());
         let entry = LogEntry { index, command: bytes };
         actions.push(Action::Persist { lane: Lane::Records, writes: vec![entry_row(&entry)] });
-        self.take_effect(effect, actions);
+        self.take_effect(&effect, actions);
         let page = Message::RecordsPage { entries: vec![entry], newest: index };
         let members: Vec<TransportKey> =
             self.ground.records.members().map(|member| member.record().transport).collect();
@@ -62,7 +62,7 @@ impl Host {
         if self.membership.is_none() {
             return; // admitted a moment ago, and not told yet
         }
-        if !self.from_coordinator(&from) || self.coordinates() {
+        if !self.is_coordinator(&from) || self.coordinates() {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCoordinator });
             return;
         }
@@ -90,7 +90,7 @@ impl Host {
             actions.push(Action::Persist { lane: Lane::Records, writes });
         }
         for effect in effects {
-            self.take_effect(effect, actions);
+            self.take_effect(&effect, actions);
         }
         self.hand_on_bundles(actions);
         if newest > self.ground.records.applied() && (progressed || now.monotonic >= self.pull_at) {
@@ -114,21 +114,21 @@ impl Host {
         })
     }
 
-    fn take_effect(&mut self, effect: Effect, actions: &mut Actions) {
+    fn take_effect(&mut self, effect: &Effect, actions: &mut Actions) {
         match effect {
             Effect::Founded => {
                 self.ground.calendar = self.ground.records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
             }
             Effect::Admitted(host) => {
-                actions.push(Action::Report(Report::Admitted(host)));
-                if host == self.own.host {
+                actions.push(Action::Report(Report::Admitted(*host)));
+                if *host == self.own.host {
                     self.joined(actions);
                 }
             }
             Effect::GroupActive(_) => {}
             Effect::HeadRecorded(id) => {
-                actions.push(Action::Report(Report::Recorded(id)));
-                self.erase_superseded(&id, actions);
+                actions.push(Action::Report(Report::Recorded(*id)));
+                self.erase_superseded(id, actions);
             }
         }
     }

@@ -2,12 +2,11 @@
 
 use super::{Action, ActionId, Actions, Host, Lane, Table, Waiting, Write, piece_row, share_row};
 use crate::attest::evidence::SignedEvidence;
-use crate::epoch::SignedEpoch;
 use crate::error::{Check, Subject};
 use crate::holder::{Offer, Release, stored_bytes};
 use crate::limits::REQUESTS_OPEN_MAX;
 use crate::types::{CredentialId, Digest, Now, RequestId, TransportKey};
-use crate::wire::Message;
+use crate::wire::{Message, Shown};
 use serde_bytes::ByteBuf;
 
 impl Host {
@@ -55,13 +54,12 @@ impl Host {
         from: TransportKey,
         request: RequestId,
         id: &CredentialId,
-        epoch: &SignedEpoch,
-        evidence: &SignedEvidence,
+        shown: &Shown,
         actions: &mut Actions,
     ) {
-        let subject = Subject::Host(evidence.evidence.host);
-        self.take_epoch(now, epoch, actions);
-        match self.release(now, &from, id, evidence) {
+        let subject = Subject::Host(shown.evidence.evidence.host);
+        self.take_epoch(now, &shown.epoch, actions);
+        match self.release(now, &from, id, &shown.evidence) {
             Ok(Release { head, index, commitments, sealed }) => {
                 let message = Message::ShareReply { request, head, index, commitments, sealed };
                 self.send(Lane::Direct, from, message, actions);

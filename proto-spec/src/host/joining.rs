@@ -136,7 +136,7 @@ impl Host {
     fn send_joining(&self, message: Message, actions: &mut Actions) {
         if let Some((joining, _)) = &self.joining {
             let (to, address) = (joining.ticket.pins.coordinator, joining.address.clone());
-            actions.push(Action::Send { lane: Lane::Records, to, address, message });
+            actions.push(Action::Send { lane: Lane::Records, to, address, message: Box::new(message) });
         }
     }
 
@@ -208,7 +208,7 @@ impl Host {
             lane: Lane::Direct,
             to,
             address: Address::default(),
-            message: Message::EnrolRefused(refused),
+            message: Box::new(Message::EnrolRefused(refused)),
         });
     }
 }

@@ -1,6 +1,7 @@
 //! Requests from the local socket.
 
-use super::{Actions, Host, HostLine, LocalCommand, LocalId, LocalReply, StatusReply};
+use super::{Actions, Host, HostLine, IdentityReply, LocalCommand, LocalId, LocalReply, StatusReply};
+use crate::epoch::EpochVerified;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::types::{CredentialId, Now, RequestId};
 use crate::wire::{Message, Standing};
@@ -18,9 +19,9 @@ impl Host {
                 let request = order.request;
                 return self.ask(now, id, request, Message::PutBegin(order), actions);
             }
-            LocalCommand::Entrust { order, group, round, sealed } => {
-                let request = order.request;
-                return self.ask(now, id, request, Message::Entrust { order, group, round, sealed }, actions);
+            LocalCommand::Entrust(entrusting) => {
+                let request = entrusting.order.request;
+                return self.ask(now, id, request, Message::Entrust(entrusting), actions);
             }
             LocalCommand::PutStore { package, signature, wait } => {
                 return self.put_store(now, id, package, signature, wait, actions);
@@ -46,14 +47,14 @@ impl Host {
     fn identity(&self) -> LocalReply {
         use crate::attest::tpm::EkPublic;
         let hash = |ek: &crate::attest::enroll::EkOffer| EkPublic::parse(&ek.public).ok().map(|ek| ek.hash());
-        LocalReply::Identity {
+        LocalReply::Identity(Box::new(IdentityReply {
             transport: self.own.transport,
             coordinator_key: self.own.coordinator.0,
             coordinator_proof: self.own.coordinator.1,
             pins: self.ground.records.pins(),
             genesis: self.ground.records.genesis().map(|genesis| Box::new(genesis.signed().clone())),
             ek_hashes: self.own.identity.eks.iter().filter_map(hash).collect(),
-        }
+        }))
     }
 
     /// How this host is; without clocks: as just after its admission.
@@ -61,7 +62,7 @@ impl Host {
         let records = &self.ground.records;
         let round = now.and_then(|now| {
             let view = self.ground.view(now)?;
-            view.epochs.current(view.calendar, now).map(|epoch| epoch.round())
+            view.epochs.current(view.calendar, now).map(EpochVerified::round)
         });
         StatusReply {
             member: records.member(&self.own.host).map(|member| member.record().clone()),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use action::{Action, HostLine, Lane, LocalReply, Report, StatusReply, Table, TpmRequest, Write};
+pub use action::{Action, HostLine, IdentityReply, Lane, LocalReply, Report, StatusReply, Table, TpmRequest, Write};
 pub(crate) use coordinating::{entrust_info, previous_of};
 pub use event::{ActionId, Event, LocalCommand, LocalId, TpmReply};
 pub use lanes::Lanes;
@@ -301,7 +301,7 @@ impl Host {
     pub fn handle(&mut self, now: Now, event: Event, actions: &mut Actions) {
         match event {
             Event::Tick => {}
-            Event::Message { from, message } => self.on_message(now, from, message, actions),
+            Event::Message { from, message } => self.on_message(now, from, *message, actions),
             Event::Garbage { from, error } => {
                 actions.push(Action::Disconnect { peer: from, why: Misbehaved::Undecodable(error) });
             }
@@ -314,7 +314,7 @@ impl Host {
                 self.disk_failed = true;
                 actions.push(Action::Report(Report::Fault(LocalFault::Disk)));
             }
-            Event::Command { id, command } => self.on_command(now, id, command, actions),
+            Event::Command { id, command } => self.on_command(now, id, *command, actions),
         }
         self.on_time(now, actions);
     }
@@ -388,7 +388,7 @@ impl Host {
     /// Sends to a member where it was last heard.
     fn send(&self, lane: Lane, to: TransportKey, message: Message, actions: &mut Actions) {
         let address = self.address_of(&to);
-        actions.push(Action::Send { lane, to, address, message });
+        actions.push(Action::Send { lane, to, address, message: Box::new(message) });
     }
 
     fn address_of(&self, key: &TransportKey) -> Address {

@@ -2,10 +2,11 @@
 
 use super::{Action, ActionId, Actions, Host, Lane, LocalId, LocalReply};
 use crate::error::{Check, Failure, Refused, Subject};
+use crate::holder::Release;
 use crate::instance::{Next, Reading, SILENCE_MS, Stage};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::types::{CredentialId, HostId, Now, RequestId, TransportKey};
-use crate::wire::{Message, Unverified};
+use crate::wire::{Message, Shown};
 
 use super::local::NO_MESH;
 
@@ -37,16 +38,16 @@ impl Host {
     }
 
     fn ask_map(&mut self, now: Now, request: RequestId, id: CredentialId, actions: &mut Actions) {
-        let Some((epoch, evidence)) = self.shown(now) else { return };
-        self.send_to_coordinator(Lane::Direct, Message::MapRequest { request, id, epoch, evidence }, actions);
+        let Some(shown) = self.shown(now) else { return };
+        self.send_to_coordinator(Lane::Direct, Message::MapRequest { request, id, shown }, actions);
     }
 
     /// The newest evidence and its epoch, to show.
-    fn shown(&self, now: Now) -> Option<(crate::epoch::SignedEpoch, crate::attest::evidence::SignedEvidence)> {
+    fn shown(&self, now: Now) -> Option<Box<Shown>> {
         let view = self.ground.view(now)?;
         let evidence = self.attester.current(view)?;
         let epoch = view.epochs.current_at(view.calendar, now, evidence.evidence.round)?;
-        Some((epoch.signed().clone(), evidence.clone()))
+        Some(Box::new(Shown { epoch: epoch.signed().clone(), evidence: evidence.clone() }))
     }
 
     pub(super) fn on_map_reply(&mut self, request: RequestId, file: Vec<u8>, actions: &mut Actions) {
@@ -85,14 +86,18 @@ impl Host {
     ) {
         let Some((reading, _)) = self.readings.get_mut(&request) else { return };
         let (id, Some(generation)) = (reading.id, reading.generation()) else { return };
-        let Some((epoch, evidence)) = self.shown(now) else { return };
+        let Some(shown) = self.shown(now) else { return };
         if let Some((reading, _)) = self.readings.get_mut(&request) {
-            reading.round = evidence.evidence.round;
+            reading.round = shown.evidence.evidence.round;
         }
         for holder in holders {
-            let message =
-                Message::ShareRequest { request, id, generation, epoch: epoch.clone(), evidence: evidence.clone() };
-            actions.push(Action::Send { lane: Lane::Direct, to: holder.transport, address: holder.address, message });
+            let message = Message::ShareRequest { request, id, generation, shown: shown.clone() };
+            actions.push(Action::Send {
+                lane: Lane::Direct,
+                to: holder.transport,
+                address: holder.address,
+                message: Box::new(message),
+            });
         }
     }
 
@@ -100,14 +105,14 @@ impl Host {
         &mut self,
         now: Now,
         from: &TransportKey,
-        reply: Unverified<Message>,
+        request: RequestId,
+        release: &Release,
         actions: &mut Actions,
     ) {
-        let Message::ShareReply { request, head, index, commitments, sealed } = reply.into_unchecked() else { return };
         let Some((reading, _)) = self.readings.get_mut(&request) else { return };
         let (Some(view), Some(holder)) = (self.ground.view(now), reading.holder_by_transport(from)) else { return };
         let Some(session) = self.attester.session(reading.round) else { return };
-        let next = reading.share(view, session, holder, &head, index, &commitments, &sealed);
+        let next = reading.share(view, session, holder, release);
         self.follow_reading(&request, next, actions);
     }
 
@@ -168,7 +173,7 @@ impl Host {
                 let Some((reading, _)) = self.readings.get(request) else { return };
                 let message = Message::PayloadRequest { request: *request, id: reading.id, head };
                 let (to, address) = (holder.transport, holder.address);
-                actions.push(Action::Send { lane: Lane::Direct, to, address, message });
+                actions.push(Action::Send { lane: Lane::Direct, to, address, message: Box::new(message) });
             }
         }
     }

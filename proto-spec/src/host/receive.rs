@@ -2,7 +2,7 @@
 
 use super::{Action, Actions, Host};
 use crate::error::{Misbehaved, Refused};
-use crate::holder::Offer;
+use crate::holder::{Offer, Release};
 use crate::host::LocalReply;
 use crate::types::{HostId, Now, RequestId, TransportKey};
 use crate::wire::{Message, Unverified};
@@ -46,15 +46,12 @@ impl Host {
             }
             Message::RecordsPull { after } if self.coordinates() => self.on_pull(now, from, after, actions),
             Message::PutBegin(order) => self.on_put_begin(now, from, &order, actions),
-            Message::Entrust { order, group, round, sealed } => {
-                self.on_entrust(now, from, &order, group, round, &sealed, actions);
-            }
+            Message::Entrust(entrusting) => self.on_entrust(now, from, &entrusting, actions),
             Message::PutRecord { request, head, receipts } => {
                 self.on_put_record(now, from, request, &head, &receipts, actions);
             }
-            Message::MapRequest { request, id, epoch, evidence } => {
-                self.take_epoch(now, &epoch, actions);
-                self.on_map_request(now, from, request, &id, &evidence, actions);
+            Message::MapRequest { request, id, shown } => {
+                self.on_map_request(now, from, request, &id, &shown, actions);
             }
             Message::OwnerMapRequest { request, id } => self.on_owner_map(now, from, request, &id, actions),
             Message::ShareStore { request, head, group, generation, index, sealed, commitments, pieces } => {
@@ -69,8 +66,8 @@ impl Host {
                 };
                 self.on_share_store(now, from, request, offer, actions);
             }
-            Message::ShareRequest { request, id, generation: _, epoch, evidence } => {
-                self.on_share_request(now, from, request, &id, &epoch, &evidence, actions);
+            Message::ShareRequest { request, id, generation: _, shown } => {
+                self.on_share_request(now, from, request, &id, &shown, actions);
             }
             Message::PayloadRequest { request, id, head } => {
                 self.on_payload_request(now, from, request, &id, &head, actions);
@@ -82,23 +79,24 @@ impl Host {
     /// Answers to what this host asked.
     fn on_reply(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
         match message {
-            Message::PutBundle { request, bundle } if self.from_coordinator(&from) => {
+            Message::PutBundle { request, bundle } if self.is_coordinator(&from) => {
                 self.on_bundle(now, &request, bundle, actions);
             }
-            Message::Entrusted { request, package } if self.from_coordinator(&from) => {
+            Message::Entrusted { request, package } if self.is_coordinator(&from) => {
                 self.answered(&request, LocalReply::Package(package), actions);
             }
-            Message::PutRecorded { request, record } if self.from_coordinator(&from) => {
+            Message::PutRecorded { request, record } if self.is_coordinator(&from) => {
                 self.on_put_recorded(request, record, actions);
             }
-            Message::MapReply { request, file } if self.from_coordinator(&from) => {
+            Message::MapReply { request, file } if self.is_coordinator(&from) => {
                 self.on_map_reply(request, file, actions);
             }
             Message::ShareStored { request, receipt } => {
                 self.on_share_stored(now, host, request, receipt, actions);
             }
-            message @ Message::ShareReply { .. } => {
-                self.on_share_reply(now, &from, Unverified::new(message), actions);
+            Message::ShareReply { request, head, index, commitments, sealed } => {
+                let release = Release { head, index, commitments, sealed };
+                self.on_share_reply(now, &from, request, &release, actions);
             }
             Message::PayloadReply { request, pieces } => {
                 let pieces: Vec<Vec<u8>> = pieces.into_iter().map(serde_bytes::ByteBuf::into_vec).collect();

@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::membership::Admission;
 use crate::ticket::SignedTicket;
 use crate::types::{
-    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, RequestId, ShareIndex,
+    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, RequestId, Round, ShareIndex,
 };
 
 /// host:port, as a person writes it; empty where none is known.
@@ -126,6 +126,31 @@ pub struct Package {
     pub pieces: Vec<ByteBuf>,
 }
 
+/// What a reader shows: its evidence, and the epoch of it for a receiver that has not heard that one yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shown {
+    /// The epoch.
+    pub epoch: SignedEpoch,
+    /// The evidence.
+    pub evidence: SignedEvidence,
+}
+
+/// A credential on its way to the coordinator that is to deal it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entrusting {
+    /// The order.
+    pub order: PutOrder,
+    /// The group that the client was shown.
+    pub group: GroupId,
+    /// Round of the coordinator's evidence whose session key it is sealed to.
+    pub round: Round,
+    /// The credential, sealed to that key.
+    #[serde(with = "serde_bytes")]
+    pub sealed: Vec<u8>,
+}
+
 /// A holder's word that a share is checked and flushed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,6 +173,7 @@ pub struct PutReceipt {
 
 /// A message. The order of the variants is the wire's: new ones go to the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Message {
     /// Joiner → coordinator.
     EnrolHello(EnrolHello),
@@ -202,17 +228,7 @@ pub enum Message {
         bundle: Box<DealBundle>,
     },
     /// Host → coordinator: deal this credential for a thin client.
-    Entrust {
-        /// The order.
-        order: PutOrder,
-        /// The group that the client was shown.
-        group: GroupId,
-        /// Round of the coordinator's evidence whose session key it is sealed to.
-        round: crate::types::Round,
-        /// The credential, sealed to that key.
-        #[serde(with = "serde_bytes")]
-        sealed: Vec<u8>,
-    },
+    Entrust(Entrusting),
     /// Coordinator → host.
     Entrusted {
         /// The request.
@@ -270,10 +286,8 @@ pub enum Message {
         request: RequestId,
         /// The credential.
         id: CredentialId,
-        /// The epoch of the evidence, for a receiver that has not heard it yet.
-        epoch: SignedEpoch,
         /// The instance's evidence.
-        evidence: SignedEvidence,
+        shown: Box<Shown>,
     },
     /// Coordinator → instance.
     MapReply {
@@ -298,10 +312,8 @@ pub enum Message {
         id: CredentialId,
         /// The group's generation.
         generation: Generation,
-        /// The epoch of the evidence, for a receiver that has not heard it yet.
-        epoch: SignedEpoch,
         /// The instance's evidence.
-        evidence: SignedEvidence,
+        shown: Box<Shown>,
     },
     /// Holder → instance.
     ShareReply {
@@ -369,7 +381,7 @@ impl Message {
             Self::RecordsPage { .. } => "records-page",
             Self::PutBegin(_) => "put-begin",
             Self::PutBundle { .. } => "put-bundle",
-            Self::Entrust { .. } => "entrust",
+            Self::Entrust(_) => "entrust",
             Self::Entrusted { .. } => "entrusted",
             Self::ShareStore { .. } => "share-store",
             Self::ShareStored { .. } => "share-stored",
@@ -403,7 +415,7 @@ impl Message {
                 bound("entries", entries.len(), PAGE_ENTRIES_MAX)?;
                 entries.iter().try_for_each(|entry| bound("entry", entry.command.len(), ENTRY_MAX))
             }
-            Self::PutBegin(order) | Self::Entrust { order, .. } if !order.within_bounds() => {
+            Self::PutBegin(order) | Self::Entrust(Entrusting { order, .. }) if !order.within_bounds() => {
                 Err(DecodeError::Bound("order"))
             }
             Self::PutBundle { bundle, .. } => bound("holders", bundle.holders.len(), SHARES_MAX),

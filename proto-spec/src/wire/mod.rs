@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use message::{
-    Address, DealBundle, EnrolAnswer, EnrolHello, Holder, LogEntry, Message, Package, Presence, PutReceipt, Standing,
+    Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Holder, LogEntry, Message, Package, Presence, PutReceipt,
+    Shown, Standing,
 };
 
 use crate::error::DecodeError;

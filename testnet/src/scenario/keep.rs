@@ -51,7 +51,7 @@ fn put(
     let more = ["-k", &k, "-n", &n, "--dealer", dealer, "--wait", "complete"];
     let machine = stage.mesh.machines.get(through).ok_or(TestnetError::Ports)?;
     let said = stage.mesh.put(machine, name, &more, content)?.ok(&format!("put {name}"))?.json();
-    let holders = said["holders"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let holders = said.get("holders").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     Ok(holders.map(str::to_owned).collect())
 }
 

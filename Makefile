@@ -1,0 +1,44 @@
+# make demo      the main job, shown: sets the machine up, builds, runs a mesh of five hosts and one instance
+# make test      sets the machine up and runs all tests
+# make verify    formats, lints, docs, licences and bans: changes nothing, runs no tests
+# make fix       writes what verify only checks
+# make sim       a long random search for faults in simulation (SEEDS=2000)
+# make testnet   the scenarios on real daemons at length (ROUNDS=20)
+
+SEEDS ?= 2000
+ROUNDS ?= 20
+RUNNER := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo nextest run || echo test)
+
+.PHONY: demo test verify fix setup build sim testnet
+
+setup:
+	@scripts/setup
+
+build: setup
+	cargo build --workspace --locked
+
+demo: setup
+	cargo build --release --locked -p vouchsafe -p vouchsafe-testnet
+	@target/release/testnet demo $(if $(KEEP),--keep) $(if $(CREDENTIAL),--credential '$(CREDENTIAL)')
+
+test: build
+	cargo $(RUNNER) --workspace --locked
+
+verify: setup
+	@scripts/setup-deny
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+	cargo deny --offline check bans licenses sources
+
+fix: setup
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
+
+sim: build
+	target/debug/sim swarm crash --seeds $(SEEDS)
+
+testnet: build
+	target/debug/testnet run keep
+	target/debug/testnet run restart --rounds $(ROUNDS)
+	target/debug/testnet run outside

@@ -1,0 +1,48 @@
+//! What a simulation must be able to show: the same run for the same seed, and a fault that was planted.
+
+use vouchsafe_sim::run::run;
+use vouchsafe_sim::scenario::Scenario;
+
+#[allow(clippy::expect_used, reason = "a scenario that is not there is a failed test")]
+fn outcome(scenario: &str, hosts: usize, seed: u64, planted: bool) -> vouchsafe_sim::run::Outcome {
+    run(scenario, &Scenario::named(scenario).expect("a scenario of this name"), hosts, seed, planted)
+}
+
+#[test]
+fn the_same_seed_twice_gives_the_same_trace_and_another_seed_another() {
+    let (first, again) = (outcome("crash", 5, 7, false), outcome("crash", 5, 7, false));
+    assert_eq!(first, again);
+    assert_ne!(first.trace_hash, outcome("crash", 5, 8, false).trace_hash);
+}
+
+#[test]
+fn without_faults_every_put_is_acknowledged() {
+    for hosts in [5, 9, 20] {
+        let calm = outcome("calm", hosts, 3, false);
+        assert!(calm.ok, "{:?}", calm.findings);
+        assert_eq!(calm.acknowledged, calm.puts);
+    }
+}
+
+#[test]
+fn p1_p3_hold_under_crashes_and_loss_for_200_seeds() {
+    let mut acknowledged = 0;
+    for seed in 1..=200 {
+        let run = outcome("crash", 7, seed, false);
+        assert!(run.ok, "sim run crash --hosts 7 --seed {seed}: {:?}", run.findings);
+        acknowledged += run.acknowledged;
+    }
+    assert!(acknowledged > 1_000, "only {acknowledged} puts were acknowledged: the runs show nothing");
+}
+
+#[test]
+fn a_host_that_acknowledges_before_the_flush_is_found() {
+    let found = (1..=20).filter(|seed| !outcome("crash", 7, *seed, true).ok).count();
+    assert!(found >= 15, "the planted fault was found by {found} of 20 seeds only");
+}
+
+#[test]
+fn p3_finds_the_loss_itself_when_acknowledged_before_the_flush() {
+    let lost = |seed| outcome("crash", 7, seed, true).findings.iter().any(|finding| finding.starts_with("P3"));
+    assert!((1..=40).any(lost), "no seed shows a lost credential");
+}
