@@ -312,18 +312,27 @@ mod tests {
         assert_eq!(peer_of(&key).as_ref().and_then(key_of), Some(key));
     }
 
+    /// A network on a port that is free for both transports.
+    async fn listening(seed: u8) -> (Network, Ends, Address) {
+        for _ in 0..20 {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let listen = socket.local_addr().unwrap().to_string();
+            drop(socket);
+            if let Ok((network, ends)) = Network::listen(&SecretBytes::copy_of(&[seed; 32]), &listen).await {
+                return (network, ends, Address(listen));
+            }
+        }
+        panic!("no port is free for both transports");
+    }
+
     async fn pair() -> (Ends, Ends, TransportKey, Address) {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let listen = socket.local_addr().unwrap().to_string();
-        drop(socket);
-        let seeds = [SecretBytes::copy_of(&[1; 32]), SecretBytes::copy_of(&[2; 32])];
-        let (left, left_ends) = Network::listen(&seeds[0], "127.0.0.1:0").await.unwrap();
-        let (right, right_ends) = Network::listen(&seeds[1], &listen).await.unwrap();
+        let (left, left_ends, _) = listening(1).await;
+        let (right, right_ends, address) = listening(2).await;
         tokio::spawn(left.run());
         tokio::spawn(right.run());
         let mut seed = [2; 32];
         let key = ed25519::Keypair::from(ed25519::SecretKey::try_from_bytes(&mut seed).unwrap()).public().to_bytes();
-        (left_ends, right_ends, TransportKey(key), Address(listen))
+        (left_ends, right_ends, TransportKey(key), address)
     }
 
     #[tokio::test]
