@@ -2,6 +2,7 @@
 //! decoding them gives: `ok` or the error's name. `VOUCHSAFE_WRITE_VECTORS=1` writes the file anew.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "a test may write its own vectors")]
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
