@@ -18,14 +18,14 @@ pub struct Config {
     pub tpm: String,
     /// Where to listen, host:port, for UDP (QUIC) and TCP.
     pub listen: String,
-    /// Where other hosts reach this one, host:port; the address to listen on where it is not given.
+    /// Where other hosts reach this one, host:port. May be left out where `listen` names an address of this machine.
     pub address: Option<String>,
     /// Folder of the store.
     pub state: PathBuf,
     /// The local socket.
     pub socket: PathBuf,
-    /// Group that may use the local socket; the daemon's own where it is not given.
-    pub socket_group: Option<u32>,
+    /// Group that may use the local socket: `vouchsafe` where there is one and nothing else is said.
+    pub socket_group: Option<String>,
     /// Credentials that this machine reads: `get NAME` knows the owner's key from here.
     pub credential: Vec<Wanted>,
 }

@@ -1,5 +1,6 @@
 //! A daemon's start, no step waiting for a later one: TPM → store → identity → host → network → local socket.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 
 use spec::host::Host;
@@ -43,9 +44,25 @@ pub enum DaemonError {
     /// The driver.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// Nobody could reach this host.
+    #[error(
+        "the configuration listens on {0} and does not say where others reach this host: set address = \"HOST:PORT\""
+    )]
+    NoAddress(String),
     /// The operating system.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
+}
+
+/// Where other hosts reach this one. An address that only means "everywhere on this machine" is nobody's.
+fn advertised(config: &Config) -> Result<Address, DaemonError> {
+    match &config.address {
+        Some(address) => Ok(Address(address.clone())),
+        None if config.listen.starts_with("0.0.0.0:") || config.listen.starts_with("[::]:") => {
+            Err(DaemonError::NoAddress(config.listen.clone()))
+        }
+        None => Ok(Address(config.listen.clone())),
+    }
 }
 
 /// Runs a daemon until it is told to end.
@@ -53,14 +70,17 @@ pub enum DaemonError {
 /// # Errors
 /// Why it cannot start or go on.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
-    std::fs::create_dir_all(&config.state).map_err(|error| DaemonError::System("the state folder", error))?;
+    let address = advertised(&config)?;
+    // Whatever is made from here on is for this user alone; the socket is opened to its group by name.
+    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    let folder = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.state);
+    folder.map_err(|error| DaemonError::System("the state folder", error))?;
     let tpm = Tpm::start(&config.tpm)?;
     let mut store = Store::open(&config.state.join("store"))?;
     let loaded = identity::load(&tpm, &mut store).await?;
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut()).map_err(|error| IdentityError::Randomness(error.to_string()))?;
     let (network, ends) = Network::listen(&loaded.identity.transport, &config.listen).await?;
-    let address = Address(config.address.clone().unwrap_or_else(|| config.listen.clone()));
     let saved = store.saved()?;
     let host = Host::restore(spec::host::Config { address }, loaded.identity, Arc::new(Real), &Seed(seed), saved)?;
     let (done, done_end) = mpsc::unbounded_channel();
@@ -74,7 +94,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     tracing::info!(listen = %config.listen, socket = %config.socket.display(), "ready");
     tokio::select! {
         result = driver.run() => result?,
-        result = server::serve(&config.socket, config.socket_group, requests) => {
+        result = server::serve(&config.socket, config.socket_group.as_deref(), requests) => {
             result.map_err(|error| DaemonError::System("the local socket", error))?;
         }
         _ = terminate.recv() => tracing::info!("told to end"),

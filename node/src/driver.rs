@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use spec::error::{Failure, LocalFault};
+use spec::error::{DecodeError, Failure, LocalFault};
 use spec::host::{Action, ActionId, Actions, Event, Host, Lanes, LocalCommand, LocalId, LocalReply, Report};
 use spec::types::{SecretBytes, TransportKey};
 use spec::wire::{decode_message, encode_message};
@@ -98,6 +98,8 @@ impl Driver {
             while let Some(event) = self.own.pop_front() {
                 self.feed(event)?;
             }
+            // Clients that went away: their answers would wait for nobody.
+            self.answers.retain(|_, answer| !answer.is_closed());
             let sleep = self.sleep();
             tokio::select! {
                 done = self.done.recv() => match done.ok_or(DriverError::Ended("store"))? {
@@ -142,6 +144,10 @@ impl Driver {
 
     fn event_of(&self, arrival: Arrival) -> Event {
         match arrival {
+            Arrival::Bytes(from, bytes) if bytes.len() > self.host.message_max(&from) => {
+                let error = DecodeError::TooLong { got: bytes.len(), max: self.host.message_max(&from) };
+                Event::Garbage { from, error }
+            }
             Arrival::Bytes(from, bytes) => match decode_message(&self.host.mesh(), &bytes) {
                 Ok(message) => Event::Message { from, message: Box::new(message) },
                 Err(error) => Event::Garbage { from, error },

@@ -1,9 +1,10 @@
 //! The store: sled, made safe. The only place that names it.
 //!
-//! sled's `flush` does not reach the platter on Linux (it calls sync_file_range), values beyond 128 KB bypass it
-//! altogether, and deleted bytes stay in its log for long. So each commit ends with an fdatasync of its file, values
-//! stay below 64 KiB, and every value but one is encrypted under a key that the TPM seals. The one is what the TPM
-//! needs to unseal that key.
+//! sled's `flush` does not reach the platter on Linux (it calls sync_file_range); what is larger than a quarter of a
+//! segment, be it a value or a whole leaf of the tree, goes to files of its own that are never synced; and deleted
+//! bytes stay in its log for long. So each commit ends with an fdatasync of the one file, values stay below 64 KiB and
+//! segments are so large that no leaf leaves it, and every value but one is encrypted under a key that the TPM seals.
+//! The one is what the TPM needs to unseal that key.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,12 @@ use thiserror::Error;
 
 /// Layout of keys and values; another number is another store.
 const LAYOUT: u8 = 1;
-/// sled keeps larger values in files that it never syncs.
+/// A leaf holds 16 values and what was written to them since: it must stay far below a quarter of a segment.
 const VALUE_MAX: usize = 64 * 1024;
+/// A quarter of it is what sled keeps in its one file.
+const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+/// What sled may keep in memory.
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 const NONCE_BYTES: usize = 12;
 const CHECKSUM_BYTES: usize = 32;
 const CHIP_KEYS: &[u8] = b"\0chip-keys";
@@ -29,6 +34,9 @@ pub enum StoreError {
     /// The disk.
     #[error("the store at {0}: {1}")]
     Disk(PathBuf, String),
+    /// Another daemon uses it.
+    #[error("another daemon runs on the store at {0}")]
+    InUse(PathBuf),
     /// A value does not read back: damaged, or written under another key.
     #[error("a value in the store does not read back; it is damaged or belongs to another TPM")]
     Damaged,
@@ -43,34 +51,71 @@ pub struct Store {
     file: File,
     folder: PathBuf,
     key: SecretBytes,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+/// Why sled did not open.
+enum Unopened {
+    /// What is there is damaged.
+    Damaged,
+    /// The disk or its owner's rights.
+    Disk(String),
+}
+
+/// Takes the lock beside the folder: two daemons on one store would each take the other's for damaged.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.with_extension("lock");
+    let options = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = options.map_err(|error| disk(&path, &error))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(folder.to_owned())),
+        Err(error) => Err(disk(&path, &error)),
+    }
 }
 
 impl Store {
-    /// Opens the store in this folder, or makes one. One that does not open is set aside, never opened again and
-    /// again: the host then begins anew and is repaired by the others.
+    /// Opens the store in this folder, or makes one. A store that is damaged is set aside, never opened again and
+    /// again; one that another daemon uses, or that the disk refuses, is left as it is.
     ///
     /// # Errors
-    /// Where the folder cannot be used at all.
+    /// Where another daemon runs on this folder, or the disk refuses.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let lock = lock(folder)?;
         match Self::open_at(folder) {
-            Ok(store) => Ok(store),
-            Err(error) if folder.exists() => {
+            Ok(db) => Self::opened_at(folder, db, lock),
+            Err(Unopened::Disk(error)) => Err(disk(folder, &error)),
+            Err(Unopened::Damaged) => {
                 let aside = folder.with_extension(format!("damaged-{}", crate::clock::now().wall_ms));
-                tracing::error!(%error, aside = %aside.display(), "the store does not open: it is set aside");
+                tracing::error!(
+                    aside = %aside.display(),
+                    "the store is damaged: it is set aside and this host begins anew; enrol it with a new ticket"
+                );
                 std::fs::rename(folder, &aside).map_err(|error| disk(folder, &error))?;
-                Self::open_at(folder)
+                match Self::open_at(folder) {
+                    Ok(db) => Self::opened_at(folder, db, lock),
+                    Err(_) => Err(disk(folder, &"a new store does not open either")),
+                }
             }
-            Err(error) => Err(error),
         }
     }
 
-    fn open_at(folder: &Path) -> Result<Self, StoreError> {
-        let db = sled::Config::new()
+    fn open_at(folder: &Path) -> Result<sled::Db, Unopened> {
+        let config = sled::Config::new()
             .path(folder)
             .flush_every_ms(None)
-            .cache_capacity(16 * 1024 * 1024)
-            .open()
-            .map_err(|error| disk(folder, &error))?;
+            .cache_capacity(CACHE_BYTES)
+            .segment_size(SEGMENT_BYTES);
+        // sled panics on some damage where it could say so.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => Ok(db),
+            Ok(Err(sled::Error::Corruption { .. })) | Err(_) => Err(Unopened::Damaged),
+            Ok(Err(error)) => Err(Unopened::Disk(error.to_string())),
+        }
+    }
+
+    fn opened_at(folder: &Path, db: sled::Db, lock: File) -> Result<Self, StoreError> {
         db.flush().map_err(|error| disk(folder, &error))?;
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all().map(|()| file));
         let file = sync(&folder.join("db")).map_err(|error| disk(folder, &error))?;
@@ -79,7 +124,7 @@ impl Store {
         if let Some(parent) = folder.parent() {
             sync(parent).map_err(|error| disk(folder, &error))?;
         }
-        Ok(Self { db, file, folder: folder.to_owned(), key: SecretBytes::default() })
+        Ok(Self { db, file, folder: folder.to_owned(), key: SecretBytes::default(), _lock: lock })
     }
 
     /// From now on values are read and written under this key.
@@ -178,6 +223,11 @@ impl Store {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|error| disk(&self.folder, &error))?;
+        // Should a leaf have grown beyond a quarter of a segment after all: nothing in there is durable.
+        let strays = std::fs::read_dir(self.folder.join("blobs")).map(|mut files| files.next().is_some());
+        if strays.unwrap_or(false) {
+            return Err(disk(&self.folder, &"sled wrote beside its file"));
+        }
         self.file.sync_data().map_err(|error| disk(&self.folder, &error))
     }
 
@@ -277,14 +327,42 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_does_not_open_is_set_aside() {
+    fn the_largest_payload_lies_in_the_one_file_that_is_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let store = store(&path, 1);
+        for put in 0..3_u8 {
+            let piece = |number: u8| Write {
+                table: Table::Payloads,
+                key: [[put; 64].as_slice(), &[0, number]].concat(),
+                value: Some(vec![number; 32 * 1024 + 16]),
+            };
+            store.commit(&[(0..32).map(piece).collect()]).unwrap();
+        }
+        let strays = std::fs::read_dir(path.join("blobs")).map_or(0, Iterator::count);
+        assert_eq!(strays, 0);
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused_and_moves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let first = store(&path, 1);
+        assert!(matches!(Store::open(&path), Err(StoreError::InUse(_))));
+        first.found(b"chip", &key(7)).unwrap();
+        drop(first);
+        assert!(Store::open(&path).unwrap().chip_keys().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_store_that_is_damaged_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         store(&path, 1).found(b"chip", &key(7)).unwrap();
         std::fs::write(path.join("conf"), b"no configuration of sled").unwrap();
         let store = store(&path, 1);
         assert!(store.chip_keys().unwrap().is_none());
-        let aside = std::fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(aside, 2);
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.filter(|name| name.to_string_lossy().contains("damaged")).count(), 1);
     }
 }

@@ -43,7 +43,7 @@ pub struct State {
 }
 
 impl State {
-    /// A new epoch: the qualifying data to quote over. A quote that is still under way for an older epoch is given up.
+    /// A new epoch: the qualifying data to quote over.
     pub fn begin(
         &mut self,
         view: View<'_>,
@@ -96,9 +96,19 @@ impl State {
         self.retry_at = Some(now.monotonic.plus(QUOTE_RETRY_MS));
     }
 
-    /// When to ask the TPM again, if it failed.
+    /// Whether the TPM is at work on a quote.
+    pub fn is_waiting(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// A newer epoch waits: as soon as the TPM is free it is asked for that one.
+    pub fn ask_again_at_once(&mut self) {
+        self.retry_at = Some(Time(0));
+    }
+
+    /// When to ask the TPM again, if it failed or a newer epoch waits; none while it is at work.
     pub fn retry_at(&self) -> Option<Time> {
-        self.retry_at
+        self.retry_at.filter(|_| !self.is_waiting())
     }
 
     /// The newest evidence, if its epoch is current.

@@ -127,6 +127,8 @@ impl Epochs {
     /// Takes an epoch in, unless it is known, older than all, ahead of the clock, or past. Says whether it is new.
     pub fn accept(&mut self, calendar: &Calendar, now: Now, epoch: EpochVerified) -> bool {
         let round = epoch.round();
+        // What a clock that ran ahead once let in does not stand in the way of the present.
+        self.seen.retain(|(seen, _)| !calendar.is_ahead(seen.round(), now.wall_ms));
         let newest = self.seen.last().map_or(Round(0), |(epoch, _)| epoch.round());
         if round < self.floor
             || round <= newest
@@ -210,6 +212,21 @@ mod tests {
         assert!(epochs.accept(&CALENDAR, at(0, 1_000), epoch(1)));
         assert!(epochs.current(&CALENDAR, at(199, 1_000)).is_some());
         assert!(epochs.current(&CALENDAR, at(200, 1_000)).is_none());
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_once_locks_nobody_out() {
+        let mut epochs = Epochs::default();
+        assert!(epochs.accept(&CALENDAR, at(0, 9_900), epoch(90)));
+        assert!(epochs.accept(&CALENDAR, at(0, 1_100), epoch(2)));
+        assert_eq!(epochs.current(&CALENDAR, at(0, 1_100)).map(EpochVerified::round), Some(Round(2)));
+    }
+
+    #[test]
+    fn nothing_older_than_before_the_restart_is_taken() {
+        let mut epochs = Epochs::above(Round(3));
+        assert!(!epochs.accept(&CALENDAR, at(0, 1_250), epoch(2)));
+        assert!(epochs.accept(&CALENDAR, at(0, 1_250), epoch(3)));
     }
 
     #[test]

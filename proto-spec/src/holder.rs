@@ -1,7 +1,7 @@
 //! A holder: accepts a share, keeps it under a key that is its own, releases it to a reader whose evidence it
 //! appraised itself. It believes no coordinator: head and evidence are checked here again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -12,12 +12,12 @@ use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::seal::{self, SealContext, ShardPlace};
 use crate::credential::split::commitments_digest;
 use crate::error::Check;
-use crate::limits::{MESSAGE_MAX, SHARES_HELD_MAX, UNRECORDED_BYTES_MAX, UNRECORDED_CLIENTS_MAX};
+use crate::limits::{MESSAGE_MAX, SHARES_HELD_MAX, UNRECORDED_BYTES_MAX, UNRECORDED_PER_SENDER_MAX};
 use crate::membership::MemberRecord;
 use crate::suite::Generator;
 use crate::types::{
     Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic, Purpose, SecretBytes,
-    ShareIndex, SshKey,
+    ShareIndex,
 };
 use crate::view::View;
 use crate::wire::{self, PutReceipt};
@@ -36,6 +36,8 @@ pub struct StoredShare {
     pub index: ShareIndex,
     /// Commitments to the polynomial.
     pub commitments: Vec<Commitment>,
+    /// The member that sent it.
+    pub sender: HostId,
     /// The shard, sealed under HKDF(period key, its place).
     #[serde(with = "serde_bytes")]
     pub shard: Vec<u8>,
@@ -69,6 +71,8 @@ pub struct Offer<'a> {
     pub commitments: &'a [Commitment],
     /// The encrypted payload.
     pub pieces: &'a [ByteBuf],
+    /// The member that sent it.
+    pub from: HostId,
 }
 
 /// What follows from an offer.
@@ -124,6 +128,14 @@ impl State {
         Ok(())
     }
 
+    /// After a restart: what a recorded head had made superfluous before it, and a crash left behind.
+    pub fn leftovers(&mut self, view: View<'_>) -> Vec<(ShareKey, u16)> {
+        let ids: BTreeSet<CredentialId> = self.held.keys().map(|(id, _)| *id).collect();
+        let recorded = |id: &CredentialId| view.records.credential(id).map(|credential| (*id, &credential.head));
+        let pairs: Vec<_> = ids.iter().filter_map(recorded).collect();
+        pairs.into_iter().flat_map(|(id, head)| self.superseded(&id, head)).collect()
+    }
+
     /// Checks an offered share and makes it ready to rest.
     ///
     /// # Errors
@@ -138,7 +150,7 @@ impl State {
             let same = held.stored.commitments == offer.commitments && held.stored.group == offer.group;
             return if same { Ok(Accepted { receipt, write: None }) } else { Err(Check::Share) };
         }
-        self.check_capacity(view, &head)?;
+        self.check_capacity(view, &head, &offer.from)?;
         let share = Self::open_offer(view, keys, &head, &offer).ok_or(Check::Share)?;
         let k = head.head().terms.k;
         let c0_fits = offer.commitments.first() == Some(&head.head().c0);
@@ -152,6 +164,7 @@ impl State {
             generation: offer.generation,
             index: offer.index,
             commitments: offer.commitments.to_vec(),
+            sender: offer.from,
             shard: shard.ok_or(Check::NotReady)?,
         };
         self.held.insert(key, Held { stored: stored.clone(), bytes: occupied(&head), head });
@@ -178,20 +191,16 @@ impl State {
         if fits { Ok(()) } else { Err(Check::Payload) }
     }
 
-    fn check_capacity(&self, view: View<'_>, head: &HeadVerified) -> Result<(), Check> {
+    fn check_capacity(&self, view: View<'_>, head: &HeadVerified, sender: &HostId) -> Result<(), Check> {
         let client = head.head().client;
-        let mut unrecorded: BTreeMap<SshKey, usize> = BTreeMap::new();
-        for (key, held) in &self.held {
-            if !is_recorded(view, key) {
-                *unrecorded.entry(held.head.head().client).or_default() += held.bytes;
-            }
-        }
-        let of_client = unrecorded.get(&client).copied().unwrap_or(0) + occupied(head);
-        let too_many = !unrecorded.contains_key(&client) && unrecorded.len() >= UNRECORDED_CLIENTS_MAX;
-        if self.held.len() >= SHARES_HELD_MAX || of_client > UNRECORDED_BYTES_MAX || too_many {
-            return Err(Check::Capacity);
-        }
-        Ok(())
+        let unrecorded = || self.held.iter().filter(|(key, _)| !is_recorded(view, key)).map(|(_, held)| held);
+        let of_client: usize =
+            unrecorded().filter(|held| held.head.head().client == client).map(|held| held.bytes).sum();
+        let of_sender = unrecorded().filter(|held| held.stored.sender == *sender).count();
+        let full = self.held.len() >= SHARES_HELD_MAX
+            || of_client + occupied(head) > UNRECORDED_BYTES_MAX
+            || of_sender >= UNRECORDED_PER_SENDER_MAX;
+        if full { Err(Check::Capacity) } else { Ok(()) }
     }
 
     fn open_offer(view: View<'_>, keys: HolderKeys<'_>, head: &HeadVerified, offer: &Offer<'_>) -> Option<SecretBytes> {

@@ -7,7 +7,7 @@ use crate::cms::records::commitments_fit;
 use crate::credential::head::HeadVerified;
 use crate::credential::seal::{self, SealContext};
 use crate::credential::shard_map::{MapHolder, ShardMap};
-use crate::error::{Check, Failure, Refused};
+use crate::error::{Check, Failure, Refused, Subject};
 use crate::holder::Release;
 use crate::types::{
     Commitment, CredentialId, Digest, HostId, Purpose, Round, SecretBytes, ShareIndex, Time, TransportKey,
@@ -47,8 +47,8 @@ struct OpenedMap {
 pub struct Reading {
     /// The credential.
     pub id: CredentialId,
-    /// Whose evidence and session key it uses.
-    pub round: Round,
+    /// Rounds whose evidence, and so whose session keys, it has shown.
+    pub rounds: BTreeSet<Round>,
     /// The reading host.
     pub host: HostId,
     /// When it is given up.
@@ -87,7 +87,7 @@ impl Reading {
     pub fn new(id: CredentialId, host: HostId, round: Round, deadline: Time) -> Self {
         Self {
             id,
-            round,
+            rounds: BTreeSet::from([round]),
             host,
             deadline,
             retry_at: None,
@@ -121,11 +121,12 @@ impl Reading {
     /// The holders that have not answered for good: they are asked again.
     pub fn take_retries(&mut self) -> Vec<MapHolder> {
         self.retry_at = None;
+        self.silent.clear();
         self.refused.retain(|_, refused| !is_passing(refused.check));
         let Some(opened) = &self.opened else { return Vec::new() };
         let open = |holder: &&MapHolder| {
             let host = &holder.host;
-            !self.good.contains(host) && !self.refused.contains_key(host) && !self.silent.contains(host)
+            !self.good.contains(host) && !self.refused.contains_key(host)
         };
         opened.map.holders.iter().filter(open).cloned().collect()
     }
@@ -141,29 +142,33 @@ impl Reading {
         opened.map.holders.iter().find(|holder| holder.transport == *key).map(|holder| holder.host)
     }
 
-    /// A holder's answer.
-    pub fn share(&mut self, view: View<'_>, session: &SecretBytes, from: HostId, release: &Release) -> Next {
+    /// A holder's answer, sealed to one of the sessions that this reading has shown.
+    pub fn share(&mut self, view: View<'_>, sessions: &[&SecretBytes], from: HostId, release: &Release) -> Next {
         let Release { head, index, commitments, sealed } = release;
         let Some(opened) = &self.opened else { return Next::Wait };
         if !matches!(self.stage, Stage::AwaitingShares) {
             return Next::Wait;
         }
+        // The owner signed the bytes; how the signature is wrapped says nothing.
+        if head.bytes != opened.map.head.bytes {
+            let behind = HeadVerified::check(view.suite, view.mesh, head)
+                .is_ok_and(|other| other.head().id() == self.id && other.head().number < opened.head.head().number);
+            let check = if behind { Check::NotReady } else { Check::Share };
+            return self.refused(view, from, Refused::new(check, Subject::Host(from)));
+        }
         let placed = usize::from(index.0).checked_sub(1).and_then(|at| opened.map.holders.get(at));
-        let fits = placed.is_some_and(|holder| holder.host == from)
-            && *head == opened.map.head
-            && commitments_fit(&opened.map.commitments, commitments);
-        let share = fits.then(|| open_share(view, session, opened, self.host, &from, *index, sealed)).flatten();
-        match share {
+        let fits =
+            placed.is_some_and(|holder| holder.host == from) && commitments_fit(&opened.map.commitments, commitments);
+        let open = |session: &&SecretBytes| open_share(view, session, opened, self.host, &from, *index, sealed);
+        match fits.then(|| sessions.iter().find_map(open)).flatten() {
             Some(share) => {
                 self.pieces.insert(*index, Piece { share, commitments: commitments.clone() });
+                self.refused.remove(&from);
                 self.good.push(from);
+                self.combine(view)
             }
-            None => {
-                let subject = crate::error::Subject::Host(from);
-                self.refused.insert(from, Refused::new(Check::Share, subject));
-            }
+            None => self.refused(view, from, Refused::new(Check::Share, Subject::Host(from))),
         }
-        self.combine(view)
     }
 
     /// A holder refused.
@@ -172,7 +177,8 @@ impl Reading {
             return if *asked == from { self.ask_payload() } else { Next::Wait };
         }
         if is_passing(refused.check) {
-            self.retry_at = Some(view.now.monotonic.plus(RETRY_MS));
+            let soon = view.now.monotonic.plus(RETRY_MS);
+            self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
         }
         self.refused.insert(from, refused);
         self.settle()
@@ -182,6 +188,10 @@ impl Reading {
     pub fn unreachable(&mut self, from: HostId) -> Next {
         if let Stage::AwaitingPayload { asked, .. } = &self.stage {
             return if *asked == from { self.ask_payload() } else { Next::Wait };
+        }
+        // What is said of a connection says nothing of an answer that is here already.
+        if self.good.contains(&from) {
+            return Next::Wait;
         }
         self.silent.insert(from);
         self.settle()
@@ -219,7 +229,7 @@ impl Reading {
         for index in wrong {
             self.pieces.remove(&index);
             if let Some(holder) = usize::from(index.0).checked_sub(1).and_then(|at| opened.map.holders.get(at)) {
-                let refused = Refused::new(Check::Share, crate::error::Subject::Host(holder.host));
+                let refused = Refused::new(Check::Share, Subject::Host(holder.host));
                 self.refused.insert(holder.host, refused);
                 self.good.retain(|host| *host != holder.host);
             }
@@ -230,8 +240,11 @@ impl Reading {
     /// Whether enough holders can still answer.
     fn settle(&self) -> Next {
         let Some(opened) = &self.opened else { return Next::Wait };
-        let lost = self.refused.values().filter(|refused| !is_passing(refused.check)).count() + self.silent.len();
-        let left = opened.map.holders.len().saturating_sub(lost);
+        let is_lost = |host: &HostId| {
+            let refused = self.refused.get(host).is_some_and(|refused| !is_passing(refused.check));
+            !self.good.contains(host) && (refused || self.silent.contains(host))
+        };
+        let left = opened.map.holders.iter().filter(|holder| !is_lost(&holder.host)).count();
         if left >= usize::from(opened.head.head().terms.k) { Next::Wait } else { Next::Fail(self.too_few()) }
     }
 
@@ -290,7 +303,7 @@ impl Reading {
         match seal::decrypt_payload(scalar, &self.id, head.version, pieces) {
             Ok(secret) => Next::Done(secret),
             // The digest fits what the owner signed: no other holder has anything else.
-            Err(check) => Next::Fail(Failure::Refused(Refused::new(check, crate::error::Subject::Credential(self.id)))),
+            Err(check) => Next::Fail(Failure::Refused(Refused::new(check, Subject::Credential(self.id)))),
         }
     }
 }
@@ -302,15 +315,12 @@ pub const SILENCE_MS: u64 = 1_000;
 
 /// Refusals that pass by themselves: the holder is starting, or a step behind.
 fn is_passing(check: Check) -> bool {
-    matches!(check, Check::NotReady | Check::OwnEpoch | Check::EvidenceStale | Check::Unknown)
+    matches!(check, Check::NotReady | Check::OwnEpoch | Check::EvidenceStale | Check::Unknown | Check::Membership)
 }
 
 /// Refusals that speak of the reader, not of the holder.
 fn is_about_reader(check: Check) -> bool {
-    matches!(
-        check,
-        Check::Policy | Check::Pcr(_) | Check::EvidenceSignature | Check::Quote | Check::Membership | Check::Role
-    )
+    matches!(check, Check::Policy | Check::Pcr(_) | Check::EvidenceSignature | Check::Quote | Check::Role)
 }
 
 fn open_share(

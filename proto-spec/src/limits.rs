@@ -15,6 +15,8 @@ pub const PIECES_MAX: usize = PAYLOAD_MAX / PIECE_BYTES;
 pub const PIECE_TAG_BYTES: usize = 16;
 /// Most shares of one credential: beyond it a put would wait for hosts that are not there.
 pub const SHARES_MAX: usize = 32;
+/// A share sealed with HPKE: 32 bytes of key, 32 of share, 16 of tag, and some room.
+pub const SEALED_SHARE_MAX: usize = 256;
 /// Members of one mesh in this step: the announcement of an epoch names them all in one message.
 pub const MEMBERS_MAX: usize = 512;
 /// Names of hosts, domains, regions, zones and credentials, in bytes.
@@ -73,8 +75,9 @@ pub const JOIN_RETRY_MS: u64 = 2_000;
 pub const SHARES_HELD_MAX: usize = 65_536;
 /// Bytes of shares not yet recorded that one holder keeps for one client: four puts of the largest size.
 pub const UNRECORDED_BYTES_MAX: usize = 4 * MESSAGE_MAX;
-/// Clients with unrecorded shares that one holder follows.
-pub const UNRECORDED_CLIENTS_MAX: usize = 1024;
+/// Unrecorded shares that one holder keeps of what one member sent: whoever floods it locks out itself alone, and
+/// all members together fill half of what it may hold.
+pub const UNRECORDED_PER_SENDER_MAX: usize = SHARES_HELD_MAX / 2 / MEMBERS_MAX;
 /// Entries of the record log that one page carries.
 pub const PAGE_ENTRIES_MAX: usize = 256;
 /// Bytes of the record log that one page carries.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::split::commitments_digest;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::types::{HostId, RequestId, ShareIndex, Time};
 use crate::wire::{Message, Package, PutReceipt};
@@ -120,9 +121,18 @@ impl Putting {
         }
     }
 
-    /// A receipt came. Its signature is the coordinator's to check.
+    /// Whether a receipt speaks of this very put.
+    pub fn is_for(&self, receipt: &PutReceipt) -> bool {
+        receipt.head == *self.head.digest()
+            && receipt.group == self.package.group
+            && receipt.generation == self.package.generation
+            && receipt.commitments == commitments_digest(&self.package.commitments)
+    }
+
+    /// A receipt came; it was checked.
     pub fn stored(&mut self, from: HostId, receipt: PutReceipt) -> Next {
-        if self.index_of(&from) == Some(receipt.index) && receipt.head == *self.head.digest() {
+        // Once the record is asked for, what was reported is what was sent.
+        if self.stage == Stage::AwaitingReceipts && self.index_of(&from) == Some(receipt.index) {
             self.refused.remove(&receipt.index);
             self.receipts.insert(receipt.index, receipt);
         }

@@ -7,11 +7,13 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use spec::limits::MESSAGE_MAX;
 use spec::types::SecretBytes;
 use tokio::net::UnixStream;
 
 use super::ErrorBody;
+
+/// Largest answer: the list of all credentials that a mesh may have.
+const ANSWER_MAX: usize = 256 * 1024 * 1024;
 
 /// A connection per request: the command line asks once or thrice and ends.
 #[derive(Debug, Clone)]
@@ -65,8 +67,7 @@ impl Daemon {
             .map_err(|error| broken(&error))?;
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         let status = response.status();
-        let body =
-            Limited::new(response.into_body(), 2 * MESSAGE_MAX).collect().await.map_err(|error| broken(&error))?;
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(|error| broken(&error))?;
         task.abort();
         let bytes = SecretBytes::new(body.to_bytes().to_vec());
         if status == StatusCode::OK { Ok(bytes) } else { Err(refusal(status, bytes.expose())) }

@@ -30,6 +30,9 @@ use crate::driver::LocalRequest;
 /// Largest body: a package of the largest message in base64, with its signature.
 const BODY_MAX: usize = MESSAGE_MAX / 3 * 4 + 64 * 1024;
 
+/// Group of the socket where nothing else is said.
+const DEFAULT_GROUP: &str = "vouchsafe";
+
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
 struct Peer {
@@ -51,17 +54,19 @@ struct Door {
 ///
 /// # Errors
 /// Where the socket cannot be made.
-pub async fn serve(path: &Path, group: Option<u32>, requests: mpsc::Sender<LocalRequest>) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
+pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<LocalRequest>) -> std::io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         std::fs::create_dir_all(folder)?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
-    if group.is_some() {
-        std::os::unix::fs::chown(path, None, group)?;
+    // Until here the umask keeps everybody else out.
+    if let Some(group) = group_of(group)? {
+        std::os::unix::fs::chown(path, None, Some(group))?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     let routes = Router::new()
@@ -81,6 +86,20 @@ pub async fn serve(path: &Path, group: Option<u32>, requests: mpsc::Sender<Local
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(Door { requests });
     axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>()).await
+}
+
+/// The number of the socket's group. One that was named must be there; the usual one may be missing.
+fn group_of(name: Option<&str>) -> std::io::Result<Option<u32>> {
+    let wanted = name.unwrap_or(DEFAULT_GROUP);
+    let groups = std::fs::read_to_string("/etc/group")?;
+    let number = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(wanted)).then(|| fields.nth(1).and_then(|number| number.parse().ok())).flatten()
+    });
+    match (number, name) {
+        (None, Some(name)) => Err(std::io::Error::other(format!("no group `{name}`"))),
+        (number, _) => Ok(number),
+    }
 }
 
 impl Door {

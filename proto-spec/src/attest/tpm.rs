@@ -16,9 +16,23 @@ const ALG_NULL: u16 = 0x0010;
 const ALG_ECDSA: u16 = 0x0018;
 const ALG_ECC: u16 = 0x0023;
 const CURVE_P256: u16 = 0x0003;
-const CURVE_P384: u16 = 0x0004;
 const GENERATED: u32 = 0xff54_4347;
 const ST_ATTEST_QUOTE: u16 = 0x8018;
+
+/// What stands between the algorithms and the key of an RSA-2048 EK (TCG EK Credential Profile 2.5, B.3.3, L-1):
+/// attributes, PolicySecret(endorsement) under SHA-256, AES-128-CFB, no scheme, 2048 bits, exponent 65537.
+const TEMPLATE_L1: &[u8] = &[
+    0x00, 0x03, 0x00, 0xb2, 0x00, 0x20, 0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46,
+    0xa5, 0xd7, 0x24, 0xfd, 0x52, 0xd7, 0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
+    0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00,
+];
+/// The same of a P-384 EK (B.4.5, H-3): attributes, PolicyB under SHA-384, AES-256-CFB, no scheme, P-384, no KDF.
+const TEMPLATE_H3: &[u8] = &[
+    0x00, 0x03, 0x00, 0xf2, 0x00, 0x30, 0xb2, 0x6e, 0x7d, 0x28, 0xd1, 0x1a, 0x50, 0xbc, 0x53, 0xd8, 0x82, 0xbc, 0xf5,
+    0xfd, 0x3a, 0x1a, 0x07, 0x41, 0x48, 0xbb, 0x35, 0xd3, 0xb4, 0xe4, 0xcb, 0x1c, 0x0a, 0xd9, 0xbd, 0xe4, 0x19, 0xca,
+    0xcb, 0x47, 0xba, 0x09, 0x69, 0x96, 0x46, 0x15, 0x0f, 0x9f, 0xc0, 0x00, 0xf3, 0xf8, 0x0e, 0x12, 0x00, 0x06, 0x01,
+    0x00, 0x00, 0x43, 0x00, 0x10, 0x00, 0x04, 0x00, 0x10,
+];
 
 const FIXED_TPM: u32 = 1 << 1;
 const FIXED_PARENT: u32 = 1 << 4;
@@ -85,6 +99,16 @@ impl<'a> Reader<'a> {
 
     fn expect(&mut self, value: u16) -> Result<(), TpmFormError> {
         if self.u16()? == value { Ok(()) } else { Err(TpmFormError::Algorithm) }
+    }
+
+    /// Exactly these bytes, or it is another kind of key.
+    fn template(&mut self, template: &[u8]) -> Result<(), TpmFormError> {
+        if self.take(template.len())? == template { Ok(()) } else { Err(TpmFormError::Attributes) }
+    }
+
+    /// A TPM2B of exactly this length.
+    fn exactly<const N: usize>(&mut self) -> Result<[u8; N], TpmFormError> {
+        self.sized()?.try_into().map_err(|_| TpmFormError::Length)
     }
 
     fn end(&self) -> Result<(), TpmFormError> {
@@ -159,42 +183,26 @@ pub struct EkPublic {
 }
 
 impl EkPublic {
-    /// Reads a TPMT_PUBLIC. The key must be a restricted decryption key that never left its TPM.
+    /// Reads a TPMT_PUBLIC. Only the two templates of the TCG are taken, field by field: a chip could show one and the
+    /// same key in many public areas otherwise, and be as many members.
     ///
     /// # Errors
     /// Says what is wrong with the structure.
     pub fn parse(bytes: &[u8]) -> Result<Self, TpmFormError> {
         let mut read = bounded(bytes, TPM_PUBLIC_MAX)?;
-        let kind = read.u16()?;
-        let name_algorithm = read.u16()?;
-        let attributes = read.u32()?;
-        let wanted = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED | DECRYPT;
-        if attributes & wanted != wanted || attributes & SIGN != 0 {
-            return Err(TpmFormError::Attributes);
-        }
-        read.sized()?; // the policy: whoever may use the EK, its possession is what the challenge proves
-        let _symmetric = (read.u16()?, read.u16()?, read.u16()?);
-        let key = match (kind, name_algorithm) {
-            (ALG_RSA, ALG_SHA256) => Self::rsa_key(&mut read)?,
+        let key = match (read.u16()?, read.u16()?) {
+            (ALG_RSA, ALG_SHA256) => {
+                read.template(TEMPLATE_L1)?;
+                EkKey::Rsa2048 { modulus: Box::new(read.exactly()?) }
+            }
             (ALG_ECC, ALG_SHA384) => {
-                read.expect(ALG_NULL)?;
-                read.expect(CURVE_P384)?;
-                read.expect(ALG_NULL)?;
-                EkKey::EccP384 { x: padded(read.sized()?)?, y: padded(read.sized()?)? }
+                read.template(TEMPLATE_H3)?;
+                EkKey::EccP384 { x: read.exactly()?, y: read.exactly()? }
             }
             _ => return Err(TpmFormError::Algorithm),
         };
         read.end()?;
         Ok(Self { bytes: bytes.to_vec(), key })
-    }
-
-    fn rsa_key(read: &mut Reader<'_>) -> Result<EkKey, TpmFormError> {
-        read.expect(ALG_NULL)?;
-        let (bits, exponent) = (read.u16()?, read.u32()?);
-        if bits != 2048 || (exponent != 0 && exponent != 65_537) {
-            return Err(TpmFormError::Algorithm);
-        }
-        Ok(EkKey::Rsa2048 { modulus: Box::new(padded(read.sized()?)?) })
     }
 
     /// The public area as it came: what the identity of a host is a digest of.
@@ -310,11 +318,14 @@ impl QuoteContent {
 }
 
 fn selected(bitmap: &[u8]) -> Result<Vec<u8>, TpmFormError> {
+    if bitmap.len() > PCRS_MAX / 8 {
+        return Err(TpmFormError::Length);
+    }
     let mut pcrs = Vec::new();
     for (number, byte) in (0_u8..).step_by(8).zip(bitmap) {
         pcrs.extend((0..8).filter(|bit| byte & (1 << bit) != 0).map(|bit| number + bit));
     }
-    if bitmap.len() > PCRS_MAX / 8 { Err(TpmFormError::Length) } else { Ok(pcrs) }
+    Ok(pcrs)
 }
 
 /// Reads a TPMT_SIGNATURE: ECDSA with SHA-256.
@@ -333,4 +344,53 @@ pub fn parse_signature(bytes: &[u8]) -> Result<EcdsaSignature, TpmFormError> {
         *to = from;
     }
     Ok(signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ek(template: &[u8], tail: &[u8]) -> Vec<u8> {
+        [[0, 1, 0, 0x0b].as_slice(), template, &[1, 0], &[0xc3; 256], tail].concat()
+    }
+
+    #[test]
+    fn an_ek_has_one_form_only() {
+        assert!(EkPublic::parse(&ek(TEMPLATE_L1, &[])).is_ok());
+        assert_eq!(EkPublic::parse(&ek(TEMPLATE_L1, &[0])), Err(TpmFormError::Length));
+        for at in 0..TEMPLATE_L1.len() {
+            let mut other = TEMPLATE_L1.to_vec();
+            other[at] ^= 1;
+            assert_eq!(EkPublic::parse(&ek(&other, &[])), Err(TpmFormError::Attributes), "byte {at}");
+        }
+        assert_eq!(EkPublic::parse(&[]), Err(TpmFormError::Length));
+        assert_eq!(EkPublic::parse(&vec![0; TPM_PUBLIC_MAX + 1]), Err(TpmFormError::TooLong));
+    }
+
+    fn attest(bitmap: &[u8]) -> Vec<u8> {
+        let head = [0xff, 0x54, 0x43, 0x47, 0x80, 0x18, 0, 0, 0, 0];
+        let length = [u8::try_from(bitmap.len()).unwrap()];
+        [head.as_slice(), &[0; 25], &[0, 0, 0, 1, 0, 0x0b], &length, bitmap, &[0, 32], &[0; 32]].concat()
+    }
+
+    #[test]
+    fn a_quote_over_more_pcrs_than_there_are_is_refused() {
+        assert_eq!(QuoteContent::parse(&attest(&[1, 0, 0x80])).unwrap().pcrs, [0, 23]);
+        for length in [4, 32, 33, 255] {
+            assert_eq!(QuoteContent::parse(&attest(&vec![0; length])), Err(TpmFormError::Length), "{length}");
+        }
+    }
+
+    #[test]
+    fn no_cut_or_flip_of_a_quote_panics() {
+        let whole = attest(&[0xff, 0x48, 0x00]);
+        for at in 0..whole.len() {
+            assert!(QuoteContent::parse(&whole[..at]).is_err());
+            for bit in 0..8 {
+                let mut other = whole.clone();
+                other[at] ^= 1 << bit;
+                drop(QuoteContent::parse(&other));
+            }
+        }
+    }
 }

@@ -224,6 +224,10 @@ impl Records {
         if self.by_transport.contains_key(&record.transport) {
             return Err(Check::Transport);
         }
+        let known = |member: &Member| member.record().ak == record.ak || member.record().vote == record.vote;
+        if self.members.values().any(known) {
+            return Err(Check::AkAttributes);
+        }
         Ok(())
     }
 

@@ -28,10 +28,17 @@ struct Sighting {
     address: Address,
 }
 
+/// An enrolment that waits for its answer.
+struct Open {
+    challenge: OpenChallenge,
+    blobs: Vec<CredentialBlob>,
+    deadline: Time,
+}
+
 /// The coordinator's soft state.
 #[derive(Default)]
 pub struct State {
-    open: BTreeMap<TransportKey, (OpenChallenge, Time)>,
+    open: BTreeMap<TransportKey, Open>,
     seen: BTreeMap<HostId, Sighting>,
 }
 
@@ -75,12 +82,23 @@ impl State {
         }
         let candidate = Candidate::check(view.suite, genesis, &ticket, &hello.keys, view.now.wall_ms)?;
         view.records.check_newcomer(candidate.record())?;
-        self.open.retain(|_, (_, deadline)| view.now.monotonic < *deadline);
+        // One enrolment per ticket: whoever has one ticket cannot keep the holders of others out.
+        let serial = candidate.record().ticket;
+        self.open.retain(|key, open| {
+            view.now.monotonic < open.deadline && (key == from || open.challenge.record().ticket != serial)
+        });
+        // Asked again before it was answered: the same challenge, so that the answer to it still counts.
+        if let Some(open) = self.open.get(from)
+            && open.challenge.record() == candidate.record()
+        {
+            return Ok(Greeting::Challenge(open.blobs.clone()));
+        }
         if self.open.len() >= ENROLMENTS_OPEN_MAX && !self.open.contains_key(from) {
             return Err(Check::Capacity);
         }
-        let (open, blobs) = candidate.challenge(view.suite, generator)?;
-        self.open.insert(*from, (open, view.now.monotonic.plus(ENROLMENT_MS)));
+        let (challenge, blobs) = candidate.challenge(view.suite, generator)?;
+        let deadline = view.now.monotonic.plus(ENROLMENT_MS);
+        self.open.insert(*from, Open { challenge, blobs: blobs.clone(), deadline });
         Ok(Greeting::Challenge(blobs))
     }
 
@@ -95,11 +113,11 @@ impl State {
         from: &TransportKey,
         quote: &Quote,
     ) -> Result<Command, Check> {
-        let (open, deadline) = self.open.remove(from).ok_or(Check::Challenge)?;
-        if view.now.monotonic >= deadline {
+        let open = self.open.remove(from).ok_or(Check::Challenge)?;
+        if view.now.monotonic >= open.deadline {
             return Err(Check::Challenge);
         }
-        let record = open.check_answer(view.suite, view.mesh, quote)?;
+        let record = open.challenge.check_answer(view.suite, view.mesh, quote)?;
         view.records.check_newcomer(&record)?;
         let admission = Admission::sign(view.suite, view.mesh, secret, record).ok_or(Check::NotReady)?;
         Ok(Command::Admit(Box::new(admission)))
@@ -198,22 +216,22 @@ impl State {
     pub fn check_put(view: View<'_>, head: &SignedHead, receipts: &[PutReceipt]) -> Result<Command, Check> {
         let head = HeadVerified::check(view.suite, view.mesh, head)?;
         view.records.check_head(&head)?;
+        let holds = |receipt: &&PutReceipt| receipt.head == *head.digest() && receipt_holds(view, receipt);
+        let receipts: Vec<&PutReceipt> = receipts.iter().filter(holds).collect();
         let first = receipts.first().ok_or(Check::Receipts)?;
         let group = view.records.group(&first.group).ok_or(Check::Group)?;
         if group.generation != first.generation || group.terms != head.head().terms {
             return Err(Check::Group);
         }
         let mut flushed = Vec::new();
-        for receipt in receipts {
-            let same = receipt.head == *head.digest()
-                && receipt.group == first.group
+        for receipt in &receipts {
+            let same = receipt.group == first.group
                 && receipt.generation == first.generation
                 && receipt.commitments == first.commitments
                 && group.holder_of(receipt.index) == Some(&receipt.holder);
-            if !same || flushed.contains(&receipt.index) || !receipt_holds(view, receipt) {
-                return Err(Check::Receipts);
+            if same && !flushed.contains(&receipt.index) {
+                flushed.push(receipt.index);
             }
-            flushed.push(receipt.index);
         }
         if flushed.len() < usize::from(group.terms.quorum()) {
             return Err(Check::Receipts);
@@ -284,7 +302,8 @@ pub fn receipt_bytes(view: View<'_>, receipt: &PutReceipt) -> Vec<u8> {
     Purpose::Receipt.signed_bytes(view.mesh, &body.0)
 }
 
-fn receipt_holds(view: View<'_>, receipt: &PutReceipt) -> bool {
+/// Whether a receipt carries the signature of the holder that it names.
+pub fn receipt_holds(view: View<'_>, receipt: &PutReceipt) -> bool {
     view.records.member(&receipt.holder).is_some_and(|member| {
         view.suite.ed25519_holds(&member.record().transport, &receipt_bytes(view, receipt), &receipt.signature)
     })

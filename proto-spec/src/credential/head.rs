@@ -43,6 +43,14 @@ impl Allow {
         }
     }
 
+    /// Whether a rule that may come from a peer is one.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Instance(name) => text::is_name(name),
+            Self::Role(_) | Self::Ek(_) => true,
+        }
+    }
+
     fn names(&self, reader: &MemberRecord) -> bool {
         match self {
             Self::Instance(name) => *name == reader.name,
@@ -119,6 +127,7 @@ impl Head {
             && (self.number == 1) == self.previous.is_none()
             && (1..=PIECES_MAX).contains(&usize::from(self.pieces))
             && self.allow.len() <= ALLOW_MAX
+            && self.allow.iter().all(Allow::is_sound)
             && self.recipients.len() <= RECIPIENTS_MAX
             && self.recipients.iter().all(|recipient| recipient.len() <= RECIPIENT_TEXT_MAX)
             // Not in this step: they are signed fields already, so that nothing signed has to change.

@@ -3,7 +3,7 @@
 use super::head::{self, Dealer, Head};
 use super::seal::{SealContext, encrypt_payload, payload_digest};
 use crate::error::Check;
-use crate::limits::RECIPIENTS_MAX;
+use crate::limits::{RECIPIENT_TEXT_MAX, RECIPIENTS_MAX};
 use crate::suite::{Generator, Suite};
 use crate::types::{
     Commitment, Digest, Generation, GroupId, HostId, HpkePublic, MeshId, Purpose, RequestId, SecretBytes, ShareIndex,
@@ -37,7 +37,9 @@ impl PutOrder {
         crate::text::is_name(&self.name)
             && self.terms.are_sound()
             && self.allow.len() <= crate::limits::ALLOW_MAX
+            && self.allow.iter().all(head::Allow::is_sound)
             && self.recipients.len() <= RECIPIENTS_MAX
+            && self.recipients.iter().all(|recipient| recipient.len() <= RECIPIENT_TEXT_MAX)
     }
 }
 

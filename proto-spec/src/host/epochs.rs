@@ -3,27 +3,28 @@
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, TpmReply, TpmRequest, TpmUse, Write};
 use crate::epoch::{EpochVerified, SignedEpoch};
 use crate::error::{LocalFault, Misbehaved};
-use crate::types::{Beacon, Now, Time, TransportKey};
+use crate::suite::symmetric;
+use crate::types::{Beacon, MeshId, Now, Purpose, Round, SecretBytes, Time, TransportKey};
 use crate::wire::{self, Message, Presence};
 
 impl Host {
-    /// As the coordinator: signs the epoch of the present round, once. Skipped rounds stay skipped.
+    /// As the coordinator: signs the epoch of the present round. Skipped rounds stay skipped. What it signs follows from
+    /// its key and the round, so that signing again after a restart gives the same bytes: there are never two epochs
+    /// of one round, and a clock that ran ahead once locks nobody out.
     pub(super) fn tick_epoch(&mut self, now: Now, actions: &mut Actions) {
         if !self.coordinates() || self.disk_failed {
             return;
         }
         let (Some(calendar), Some(mesh)) = (self.ground.calendar, self.ground.records.mesh().copied()) else { return };
         let round = calendar.round_at(now.wall_ms);
-        if round <= self.signed_round {
+        if self.signed_round == Some(round) {
             return;
         }
-        let beacon = Beacon(self.generator.bytes());
+        let beacon = beacon_of(&self.own.identity.coordinator, &mesh, round);
         let suite = self.ground.suite.clone();
         let secret = &self.own.identity.coordinator;
         let Some(epoch) = SignedEpoch::sign(suite.as_ref(), &mesh, secret, round, beacon) else { return };
-        // On disk before anybody hears of it: after a restart no second one is signed for this round.
-        self.signed_round = round;
-        actions.push(Action::Persist { lane: Lane::Ring, writes: vec![epoch_row(&epoch)] });
+        self.signed_round = Some(round);
         self.take_epoch(now, &epoch, actions);
         self.announce_to_all(now, actions);
     }
@@ -94,7 +95,12 @@ impl Host {
             actions.push(Action::Persist { lane: Lane::Ring, writes: vec![epoch_row(epoch)] });
         }
         self.pull_at = now.monotonic.plus(calendar.until_next(now.wall_ms) + calendar.epoch_ms() / 2);
-        self.quote(now, &verified, actions);
+        // A chip that is slower than an epoch finishes what it began: that quote is still current for a while.
+        if self.attester.is_waiting() {
+            self.attester.ask_again_at_once();
+        } else {
+            self.quote(now, &verified, actions);
+        }
         true
     }
 
@@ -116,7 +122,7 @@ impl Host {
 
     /// The TPM failed before: asks it again for the epoch that is current now.
     pub(super) fn tick_quote(&mut self, now: Now, actions: &mut Actions) {
-        if self.attester.retry_at().is_none_or(|at| now.monotonic < at) {
+        if self.attester.is_waiting() || self.attester.retry_at().is_none_or(|at| now.monotonic < at) {
             return;
         }
         let Some(view) = self.ground.view(now) else { return };
@@ -168,6 +174,12 @@ impl Host {
     pub(super) fn is_coordinator(&self, from: &TransportKey) -> bool {
         self.membership.as_ref().is_some_and(|membership| membership.pins.coordinator == *from)
     }
+}
+
+/// 32 bytes that nobody without the coordinator's key foretells.
+fn beacon_of(secret: &SecretBytes, mesh: &MeshId, round: Round) -> Beacon {
+    let bytes = symmetric::derive(secret, Purpose::Epoch, &[&mesh.0, &round.0.to_be_bytes()]);
+    Beacon::from_slice(bytes.expose()).unwrap_or(Beacon::ZERO)
 }
 
 fn epoch_row(epoch: &SignedEpoch) -> Write {

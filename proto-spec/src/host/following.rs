@@ -4,6 +4,7 @@ use super::{Action, Actions, Host, Lane, Membership, Report, Table, Write, piece
 use crate::cms::records::{Command, Effect};
 use crate::epoch::Calendar;
 use crate::error::{Check, Misbehaved};
+use crate::holder::ShareKey;
 use crate::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::types::{Now, TransportKey};
 use crate::wire::{self, LogEntry, Message};
@@ -36,7 +37,8 @@ impl Host {
         let mut entries = Vec::new();
         let mut bytes = 0;
         let start = usize::try_from(after).unwrap_or(usize::MAX);
-        for (index, command) in (after.saturating_add(1)..).zip(self.log.iter().skip(start)) {
+        // The log first: it ends before any number does.
+        for (command, index) in self.log.iter().skip(start).zip(after.saturating_add(1)..) {
             bytes += command.len();
             if entries.len() >= PAGE_ENTRIES_MAX || (bytes > PAGE_BYTES_MAX && !entries.is_empty()) {
                 break;
@@ -137,8 +139,21 @@ impl Host {
     fn erase_superseded(&mut self, id: &crate::types::CredentialId, actions: &mut Actions) {
         let Some(credential) = self.ground.records.credential(id) else { return };
         let head = credential.head.clone();
+        let gone = self.holder.superseded(id, &head);
+        Self::erase(gone, actions);
+    }
+
+    /// After a restart: what a crash kept from being erased.
+    pub(super) fn erase_leftovers(&mut self, now: Now, actions: &mut Actions) {
+        if let Some(view) = self.ground.view(now) {
+            let gone = self.holder.leftovers(view);
+            Self::erase(gone, actions);
+        }
+    }
+
+    fn erase(gone: Vec<(ShareKey, u16)>, actions: &mut Actions) {
         let mut writes = Vec::new();
-        for (key, pieces) in self.holder.superseded(id, &head) {
+        for (key, pieces) in gone {
             writes.push(Write { table: Table::Shares, key: share_row(&key), value: None });
             writes.extend((0..pieces).map(|piece| Write {
                 table: Table::Payloads,

@@ -169,9 +169,15 @@ impl Host {
     }
 
     pub(super) fn on_enrol_refused(&mut self, from: &TransportKey, refused: Refused, actions: &mut Actions) {
-        if self.joins_with(from) {
-            self.end_joining(Failure::Refused(refused), actions);
+        if !self.joins_with(from) {
+            return;
         }
+        // The challenge was forgotten meanwhile: the next hello, which is due, gets another.
+        let again = self.joining.as_ref().is_some_and(|(joining, _)| joining.retry_at.is_some());
+        if refused.check == Check::Challenge && again {
+            return;
+        }
+        self.end_joining(Failure::Refused(refused), actions);
     }
 
     /// This host's own record was applied.

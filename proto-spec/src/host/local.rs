@@ -3,18 +3,31 @@
 use super::{Actions, Host, HostLine, IdentityReply, LocalCommand, LocalId, LocalReply, StatusReply};
 use crate::epoch::EpochVerified;
 use crate::error::{Check, Failure, Refused, Subject};
+use crate::limits::PAYLOAD_MAX;
 use crate::types::{CredentialId, Now, RequestId};
-use crate::wire::{Message, Standing};
+use crate::wire::{Entrusting, Message, Standing};
 
 /// What a daemon without a mesh says.
 pub(super) const NO_MESH: &str =
     "this host belongs to no mesh yet: found one (vouchsafe init) or join one (vouchsafe join)";
+
+/// What HPKE adds to a plaintext, generously.
+const SEAL_ROOM: usize = 256;
 
 impl Host {
     pub(super) fn on_command(&mut self, now: Now, id: LocalId, command: LocalCommand, actions: &mut Actions) {
         let answer = match command {
             LocalCommand::Found { genesis, ticket } => return self.found(now, id, &genesis, ticket, actions),
             LocalCommand::Join { ticket, address } => return self.join(now, id, ticket, address, actions),
+            // What a peer would throw this host out for is refused here, before it is sent.
+            LocalCommand::PutBegin(order) | LocalCommand::Entrust(Entrusting { order, .. })
+                if !order.within_bounds() =>
+            {
+                Err(Failure::Refused(self.refusal(Refused::new(Check::HeadForm, Subject::Request), actions)))
+            }
+            LocalCommand::Entrust(Entrusting { sealed, .. }) if sealed.len() > PAYLOAD_MAX + SEAL_ROOM => {
+                Err(Failure::Refused(self.refusal(Refused::new(Check::Payload, Subject::Request), actions)))
+            }
             LocalCommand::PutBegin(order) => {
                 let request = order.request;
                 return self.ask(now, id, request, Message::PutBegin(order), actions);

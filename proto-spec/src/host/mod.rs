@@ -34,7 +34,7 @@ use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused, Subject};
 use crate::holder::{self, HolderKeys, StoredShare};
 use crate::instance::Reading;
 use crate::joining::Joining;
-use crate::limits::{ENTRY_MAX, HEAD_MAX, REFUSALS_KEPT, SSHSIG_MAX};
+use crate::limits::{ENROLMENT_MESSAGE_MAX, ENTRY_MAX, HEAD_MAX, MESSAGE_MAX, REFUSALS_KEPT, SSHSIG_MAX};
 use crate::relay::Putting;
 use crate::suite::{Generator, Seed, Suite, symmetric};
 use crate::ticket::Pins;
@@ -211,7 +211,8 @@ pub struct Host {
     attester: attester::State,
     holder: holder::State,
     coordinator: cms::service::State,
-    signed_round: Round,
+    /// As the coordinator: the round that it signed last since its start.
+    signed_round: Option<Round>,
     presence: BTreeMap<HostId, Presence>,
     /// As the coordinator: every command, to serve to those who follow.
     log: Vec<Vec<u8>>,
@@ -226,6 +227,8 @@ pub struct Host {
     next_id: u64,
     refusals: VecDeque<Refused>,
     disk_failed: bool,
+    /// Whether what a crash left behind was erased since the start.
+    cleaned: bool,
 }
 
 impl Host {
@@ -257,12 +260,15 @@ impl Host {
             .membership
             .map(|bytes| wire::decode::<Membership>(&bytes, ENTRY_MAX).map_err(|_| RestoreError::Membership))
             .transpose()?;
-        let signed_round = saved
+        let floor = saved
             .epoch
             .and_then(|bytes| wire::decode::<SignedEpoch>(&bytes, ENTRY_MAX).ok())
             .map_or(Round(0), |epoch| epoch.round);
+        // The coordinator's own epochs follow from its key: it takes the present round, whatever its clock once said.
+        let is_own = |membership: &Membership| membership.pins.coordinator == own.transport;
+        let floor = if membership.as_ref().is_some_and(is_own) { Round(0) } else { floor };
         let calendar = records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
-        let ground = Ground { suite, records, epochs: Epochs::above(signed_round), calendar };
+        let ground = Ground { suite, records, epochs: Epochs::above(floor), calendar };
         let mut holder = holder::State::default();
         for bytes in saved.shares {
             let now = Now { monotonic: Time(0), wall_ms: 0 };
@@ -280,7 +286,7 @@ impl Host {
             attester: attester::State::default(),
             holder,
             coordinator: cms::service::State::default(),
-            signed_round,
+            signed_round: None,
             presence: BTreeMap::new(),
             log: saved.records,
             pull_at: Time(0),
@@ -294,6 +300,7 @@ impl Host {
             next_id: 0,
             refusals: VecDeque::new(),
             disk_failed: false,
+            cleaned: false,
         })
     }
 
@@ -321,6 +328,9 @@ impl Host {
 
     /// Everything whose time has come.
     fn on_time(&mut self, now: Now, actions: &mut Actions) {
+        if !std::mem::replace(&mut self.cleaned, true) {
+            self.erase_leftovers(now, actions);
+        }
         self.tick_epoch(now, actions);
         self.tick_quote(now, actions);
         self.tick_pull(now, actions);
@@ -335,6 +345,8 @@ impl Host {
         let mut times: Vec<Time> = Vec::new();
         if let Some(calendar) = &self.ground.calendar {
             times.push(now.monotonic.plus(calendar.until_next(now.wall_ms)));
+        }
+        if self.membership.is_some() && !self.coordinates() {
             times.push(self.pull_at);
         }
         times.extend(self.attester.retry_at());
@@ -359,6 +371,12 @@ impl Host {
         let of_member = self.membership.as_ref().map(|membership| membership.pins.mesh);
         let of_joiner = self.joining.as_ref().map(|(joining, _)| joining.ticket.pins.mesh);
         of_member.or(of_joiner).unwrap_or(MeshId::ZERO)
+    }
+
+    /// The largest message that this host takes from a peer: from somebody who is no member, an enrolment.
+    pub fn message_max(&self, from: &TransportKey) -> usize {
+        let known = self.ground.records.member_by_transport(from).is_some() || self.is_coordinator(from);
+        if known { MESSAGE_MAX } else { ENROLMENT_MESSAGE_MAX }
     }
 
     /// The records that this host has applied.

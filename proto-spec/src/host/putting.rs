@@ -1,6 +1,7 @@
 //! What this host does for a local client that puts: it relays, and sees ciphertext only.
 
 use super::{Action, Actions, Asked, Host, Lane, LocalId, LocalReply};
+use crate::cms::service::receipt_holds;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
@@ -13,6 +14,9 @@ impl Host {
     pub(super) fn ask(&mut self, now: Now, id: LocalId, request: RequestId, message: Message, actions: &mut Actions) {
         if self.open_requests() >= REQUESTS_OPEN_MAX {
             return Self::reply(id, Err(Failure::Local("too many requests are open; try again")), actions);
+        }
+        if self.asked.contains_key(&request) || self.puts.contains_key(&request) {
+            return Self::reply(id, Err(Failure::Local("a request of this id is open already")), actions);
         }
         if !self.send_to_coordinator(Lane::Direct, message.clone(), actions) {
             return Self::reply(id, Err(Failure::Membership(super::local::NO_MESH)), actions);
@@ -97,6 +101,9 @@ impl Host {
         if self.open_requests() >= REQUESTS_OPEN_MAX {
             return Err(Failure::Local("too many requests are open; try again"));
         }
+        if !package.within_bounds() {
+            return Err(refused(Check::HeadForm));
+        }
         let view = self.ground.view(now).ok_or(Failure::Membership(super::local::NO_MESH))?;
         let signed = SignedHead { bytes: package.head.clone(), signature };
         let head = HeadVerified::check(view.suite, view.mesh, &signed).map_err(refused)?;
@@ -129,10 +136,14 @@ impl Host {
         receipt: PutReceipt,
         actions: &mut Actions,
     ) {
-        if let Some((putting, _)) = self.puts.get_mut(&request) {
-            let next = putting.stored(from, receipt);
-            self.follow_put(now, &request, next, actions);
-        }
+        let (Some(view), Some((putting, _))) = (self.ground.view(now), self.puts.get_mut(&request)) else { return };
+        // A receipt that the coordinator would not take is no receipt: its holder has not answered well.
+        let next = if receipt_holds(view, &receipt) && putting.is_for(&receipt) {
+            putting.stored(from, receipt)
+        } else {
+            putting.refused(from, Refused::new(Check::Receipts, Subject::Host(from)), now.monotonic)
+        };
+        self.follow_put(now, &request, next, actions);
     }
 
     pub(super) fn on_put_recorded(&mut self, request: RequestId, record: u64, actions: &mut Actions) {
@@ -159,14 +170,21 @@ impl Host {
         refused: Refused,
         actions: &mut Actions,
     ) {
+        let is_coordinator = self.is_coordinator(from);
         if let Some((putting, _)) = self.puts.get_mut(request) {
             if putting.stage == Stage::AwaitingRecord {
-                return self.end_put(request, Failure::Refused(refused), actions);
+                // What a slow holder still says changes nothing any more.
+                if is_coordinator {
+                    self.end_put(request, Failure::Refused(refused), actions);
+                }
+                return;
             }
             if let Some(member) = self.ground.records.member_by_transport(from) {
                 let next = putting.refused(member.record().host, refused, now.monotonic);
                 self.follow_put(now, request, next, actions);
             }
+        } else if !is_coordinator {
+            // Only the coordinator was asked.
         } else if let Some(asked) = self.asked.remove(request) {
             let unknown = refused.check == Check::Unknown;
             let failure = if unknown { Failure::NotFound } else { Failure::Refused(refused) };

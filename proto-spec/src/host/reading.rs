@@ -5,7 +5,7 @@ use crate::error::{Check, Failure, Refused, Subject};
 use crate::holder::Release;
 use crate::instance::{Next, Reading, SILENCE_MS, Stage};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
-use crate::types::{CredentialId, HostId, Now, RequestId, TransportKey};
+use crate::types::{CredentialId, HostId, Now, RequestId, SecretBytes, TransportKey};
 use crate::wire::{Message, Shown};
 
 use super::local::NO_MESH;
@@ -88,7 +88,7 @@ impl Host {
         let (id, Some(generation)) = (reading.id, reading.generation()) else { return };
         let Some(shown) = self.shown(now) else { return };
         if let Some((reading, _)) = self.readings.get_mut(&request) {
-            reading.round = shown.evidence.evidence.round;
+            reading.rounds.insert(shown.evidence.evidence.round);
         }
         for holder in holders {
             let message = Message::ShareRequest { request, id, generation, shown: shown.clone() };
@@ -111,8 +111,9 @@ impl Host {
     ) {
         let Some((reading, _)) = self.readings.get_mut(&request) else { return };
         let (Some(view), Some(holder)) = (self.ground.view(now), reading.holder_by_transport(from)) else { return };
-        let Some(session) = self.attester.session(reading.round) else { return };
-        let next = reading.share(view, session, holder, release);
+        let sessions: Vec<&SecretBytes> =
+            reading.rounds.iter().filter_map(|round| self.attester.session(*round)).collect();
+        let next = reading.share(view, &sessions, holder, release);
         self.follow_reading(&request, next, actions);
     }
 
@@ -138,8 +139,12 @@ impl Host {
         refused: Refused,
         actions: &mut Actions,
     ) {
+        let is_coordinator = self.is_coordinator(from);
         let Some((reading, _)) = self.readings.get_mut(request) else { return };
-        if matches!(reading.stage, Stage::AwaitingMap) {
+        if matches!(reading.stage, Stage::AwaitingMap | Stage::AwaitingOpening) {
+            if !is_coordinator {
+                return;
+            }
             if refused.check == Check::EvidenceStale || refused.check == Check::NotReady {
                 return; // the coordinator is a step behind: asked again
             }

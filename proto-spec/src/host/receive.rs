@@ -1,7 +1,7 @@
 //! A message came: who may say it, and which part it is for.
 
-use super::{Action, Actions, Host};
-use crate::error::{Misbehaved, Refused};
+use super::{Action, Actions, Host, Lane};
+use crate::error::{Check, Misbehaved, Refused, Subject};
 use crate::holder::{Offer, Release};
 use crate::host::LocalReply;
 use crate::types::{HostId, Now, RequestId, TransportKey};
@@ -34,6 +34,15 @@ impl Host {
             }
             (_, Message::RecordsPage { entries, newest }) => self.on_page(now, from, entries, newest, actions),
             (Some(host), message) => self.on_request(now, from, host, message, actions),
+            // Admitted perhaps, by a record that is not here yet: it is told to come again.
+            (None, Message::ShareRequest { request, .. } | Message::ShareStore { request, .. })
+                if !self.coordinates() =>
+            {
+                if now.monotonic >= self.pull_at {
+                    self.pull(now, actions);
+                }
+                self.refuse(Lane::Direct, from, request, Check::Membership, Subject::Request, actions);
+            }
             (None, _) if self.ground.records.members().next().is_none() => {} // this host knows nobody yet
             (None, _) => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotMember }),
         }
@@ -63,6 +72,7 @@ impl Host {
                     sealed: &sealed,
                     commitments: &commitments,
                     pieces: &pieces,
+                    from: host,
                 };
                 self.on_share_store(now, from, request, offer, actions);
             }

@@ -13,7 +13,8 @@ use crate::epoch::SignedEpoch;
 use crate::error::{DecodeError, Refused};
 use crate::genesis::SignedGenesis;
 use crate::limits::{
-    ADDRESS_MAX, EKS_MAX, ENTRY_MAX, MEMBERS_MAX, PAGE_ENTRIES_MAX, PIECES_MAX, SHARD_MAP_MAX, SHARES_MAX,
+    ADDRESS_MAX, EKS_MAX, ENTRY_MAX, HEAD_MAX, MEMBERS_MAX, PAGE_ENTRIES_MAX, PIECE_BYTES, PIECE_TAG_BYTES, PIECES_MAX,
+    SEALED_SHARE_MAX, SHARD_MAP_MAX, SHARES_MAX,
 };
 use crate::membership::Admission;
 use crate::ticket::SignedTicket;
@@ -419,7 +420,7 @@ impl Message {
                 Err(DecodeError::Bound("order"))
             }
             Self::PutBundle { bundle, .. } => bound("holders", bundle.holders.len(), SHARES_MAX),
-            Self::Entrusted { package, .. } => package_bounds(package),
+            Self::Entrusted { package, .. } if !package.within_bounds() => Err(DecodeError::Bound("package")),
             Self::ShareStore { commitments, pieces, .. } => {
                 bound("commitments", commitments.len(), SHARES_MAX)?;
                 bound("pieces", pieces.len(), PIECES_MAX)
@@ -433,9 +434,15 @@ impl Message {
     }
 }
 
-fn package_bounds(package: &Package) -> Result<(), DecodeError> {
-    let fits = package.sealed.len() <= SHARES_MAX
-        && package.commitments.len() <= SHARES_MAX
-        && package.pieces.len() <= PIECES_MAX;
-    if fits { Ok(()) } else { Err(DecodeError::Bound("package")) }
+impl Package {
+    /// Whether every list is within its bound.
+    pub fn within_bounds(&self) -> bool {
+        let piece_max = PIECE_BYTES + PIECE_TAG_BYTES;
+        self.head.len() <= HEAD_MAX
+            && self.sealed.len() <= SHARES_MAX
+            && self.sealed.iter().all(|sealed| sealed.len() <= SEALED_SHARE_MAX)
+            && self.commitments.len() <= SHARES_MAX
+            && self.pieces.len() <= PIECES_MAX
+            && self.pieces.iter().all(|piece| piece.len() <= piece_max)
+    }
 }
