@@ -87,16 +87,32 @@ fn main() -> ExitCode {
             result = tokio::task::spawn_blocking(move || run(verb)) => result.unwrap_or_else(|error| {
                 Err(TestnetError::NotThere(format!("crashed: {error}")))
             }),
-            _ = tokio::signal::ctrl_c() => Err(TestnetError::NotThere("interrupted".to_owned())),
+            name = told_to_end() => Err(TestnetError::NotThere(format!("ended by {name}; logs stay below /tmp"))),
         }
     });
-    children::kill_all();
+    children::close();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("testnet: {error}");
             std::process::exit(1); // not waiting for what an interrupted run still does
         }
+    }
+}
+
+/// Waits for a signal that ends it: Ctrl-C, a cancelled job, a closed terminal.
+async fn told_to_end() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let hear = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = hear(SignalKind::interrupt()) => "SIGINT",
+        () = hear(SignalKind::terminate()) => "SIGTERM",
+        () = hear(SignalKind::hangup()) => "SIGHUP",
     }
 }
 
@@ -112,7 +128,8 @@ fn run(verb: Verb) -> Result<(), TestnetError> {
         }
         Verb::Down { folder } => {
             let ended = Mesh::read(&folder)?.end_left_behind();
-            println!("ended {ended} processes; logs and state stay in {}", folder.display());
+            let kept = Mesh::set_aside(&folder)?;
+            println!("ended {ended} processes; logs and state stay in {}", kept.display());
             Ok(())
         }
         Verb::Run { scenario, options } => scenario::run(&scenario, &options),

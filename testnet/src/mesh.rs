@@ -86,6 +86,12 @@ impl Mesh {
     /// # Errors
     /// What does not start.
     pub fn start(folder: &Path, plans: Vec<Plan>, tell: &mut dyn FnMut(&str)) -> Result<Self, TestnetError> {
+        if folder.join("testnet.json").exists() {
+            let folder = folder.display();
+            return Err(TestnetError::NotThere(format!(
+                "{folder} holds a testnet already: end it with `testnet down --folder {folder}`, or name another --folder"
+            )));
+        }
         std::fs::create_dir_all(folder).map_err(|error| TestnetError::File(folder.to_owned(), error))?;
         let folder = folder.canonicalize().map_err(|error| TestnetError::File(folder.to_owned(), error))?;
         let authority = Authority::new(&folder)?;
@@ -350,6 +356,16 @@ impl Mesh {
         let path = folder.join("testnet.json");
         let text = std::fs::read_to_string(&path).map_err(|error| TestnetError::File(path, error))?;
         serde_json::from_str(&text).map_err(|error| TestnetError::NotThere(error.to_string()))
+    }
+
+    /// Moves the folder of a mesh that was ended out of the next one's way.
+    ///
+    /// # Errors
+    /// Where it cannot be moved.
+    pub fn set_aside(folder: &Path) -> Result<PathBuf, TestnetError> {
+        let aside = folder.with_extension(format!("ended-{}", std::process::id()));
+        std::fs::rename(folder, &aside).map_err(|error| TestnetError::File(folder.to_owned(), error))?;
+        Ok(aside)
     }
 
     /// Ends the processes of a mesh that was left running: only those that still are what they were.

@@ -45,8 +45,7 @@ impl WriteEvidence {
                  qualifying.hex)\"\n",
                 epoch = shown(value, "epoch"),
             )
-        });
-        Ok(())
+        })
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Box<ErrorBody>> {

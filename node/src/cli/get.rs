@@ -34,6 +34,10 @@ impl Get {
         if self.out.is_none() && std::io::stdout().is_terminal() && !self.reveal {
             return Err(usage("standard output is a terminal: add --reveal, or --out FILE".to_owned()));
         }
+        // An error object in the place of a credential would be taken for one.
+        if self.out.is_none() && context.form == Form::Json {
+            return Err(usage("-o json says nothing of a credential on standard output: add --out FILE".to_owned()));
+        }
         let id = credential_id(&self.owner(context)?, &self.name);
         let secret = context.daemon.bytes(&format!("/v1/credentials/{id}/secret")).await?;
         match &self.out {
@@ -45,9 +49,8 @@ impl Get {
             }
             Some(path) => {
                 write_private(path, secret.expose()).map_err(|e| failure(format!("{}: {e}", path.display())))?;
-                if context.form == Form::Json {
-                    println!("{}", json!({ "format": FORMAT, "name": self.name, "bytes": secret.expose().len() }));
-                }
+                let answer = json!({ "format": FORMAT, "name": self.name, "bytes": secret.expose().len() });
+                context.print(&answer, |_| String::new())?;
             }
         }
         Ok(())

@@ -23,6 +23,5 @@ pub(super) async fn run(context: &Context) -> Outcome {
             rows.push(row);
         }
         table(&rows)
-    });
-    Ok(())
+    })
 }

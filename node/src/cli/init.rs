@@ -90,8 +90,7 @@ impl Init {
                 shown(answer, "mesh_name"),
                 shown(answer, "mesh")
             )
-        });
-        Ok(())
+        })
     }
 
     /// The operators' keys, each with its domain.

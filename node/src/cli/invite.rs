@@ -13,7 +13,7 @@ use spec::types::Digest;
 use spec::{text, wire};
 
 use super::init::{fresh_serial, sign_ticket};
-use super::{Context, Outcome, failure, field, usage};
+use super::{Context, Outcome, failure, field, say, usage};
 use crate::api::{ErrorBody, FORMAT, unpack};
 use crate::clock;
 use crate::ssh::Signer;
@@ -90,15 +90,13 @@ impl Invite {
         );
         let text = sign_ticket(&ticket, &signer)?.to_text();
         match &self.out {
-            None => print!("{text}"),
+            None => say(&text),
             Some(path) => {
                 write_private(path, text.as_bytes()).map_err(|e| failure(format!("{}: {e}", path.display())))?;
                 let answer = json!({ "format": FORMAT, "ticket": path.display().to_string(), "name": name });
-                context
-                    .print(&answer, |_| format!("wrote {}: hand it to {name}, and to nobody else\n", path.display()));
+                context.print(&answer, |_| format!("wrote {}: hand it to {name}, and to nobody else\n", path.display()))
             }
         }
-        Ok(())
     }
 }
 

@@ -34,8 +34,7 @@ impl Join {
                 shown(&member, "role"),
                 shown(&member, "domain")
             )
-        });
-        Ok(())
+        })
     }
 }
 

@@ -21,6 +21,5 @@ pub(super) async fn run(context: &Context) -> Outcome {
             ]);
         }
         table(&rows)
-    });
-    Ok(())
+    })
 }

@@ -87,7 +87,10 @@ type Outcome = Result<(), Box<ErrorBody>>;
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse_arguments(&error),
+    };
     let form = arguments.output;
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,6 +98,32 @@ pub fn main() -> ExitCode {
             report(&error, form);
             ExitCode::from(exit_code(&error.code))
         }
+    }
+}
+
+/// Help and version go to standard output; what does not parse is usage, for programs as an object too.
+fn refuse_arguments(error: &clap::Error) -> ExitCode {
+    let asked_for = !error.use_stderr();
+    let words: Vec<String> = std::env::args().collect();
+    let json = words.iter().any(|word| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json"))
+        || words
+            .windows(2)
+            .any(|pair| matches!(pair, [flag, form] if (flag == "-o" || flag == "--output") && form == "json"));
+    if json && !asked_for {
+        report(&usage(error.to_string()), Form::Json);
+    } else if error.print().is_err() {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::from(if asked_for { 0 } else { 2 })
+}
+
+/// Writes to standard output. A reader that went away has what it wanted.
+fn say(text: &str) -> Outcome {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(failure(format!("cannot write: {error}"))),
+        _ => Ok(()),
     }
 }
 
@@ -137,7 +166,8 @@ fn start_log() {
 
 fn report(error: &ErrorBody, form: Form) {
     match form {
-        Form::Json => println!("{}", json!({ "format": FORMAT, "error": error })),
+        // What cannot be written cannot be reported either: the exit code says it.
+        Form::Json => drop(say(&format!("{}\n", json!({ "format": FORMAT, "error": error })))),
         Form::Text => {
             eprintln!("vouchsafe: {}", error.message);
             if let Some(hint) = &error.hint {
@@ -171,10 +201,10 @@ fn failure(message: String) -> Box<ErrorBody> {
 
 impl Context {
     /// Prints an answer: the object itself, or what `text` makes of it.
-    fn print(&self, value: &Value, text: impl FnOnce(&Value) -> String) {
+    fn print(&self, value: &Value, text: impl FnOnce(&Value) -> String) -> Outcome {
         match self.form {
-            Form::Json => println!("{value}"),
-            Form::Text => print!("{}", text(value)),
+            Form::Json => say(&format!("{value}\n")),
+            Form::Text => say(&text(value)),
         }
     }
 

@@ -97,8 +97,7 @@ impl Put {
             "complete": self.wait == Wait::Complete,
         });
         let answer = context.daemon.post("/v1/puts/store", &body).await?;
-        context.print(&answer, |answer| self.text(answer));
-        Ok(())
+        context.print(&answer, |answer| self.text(answer))
     }
 
     fn text(&self, answer: &Value) -> String {

@@ -57,7 +57,6 @@ impl Show {
                 shown(answer, "generation"),
                 shown(answer, "record"),
             )
-        });
-        Ok(())
+        })
     }
 }

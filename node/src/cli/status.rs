@@ -6,8 +6,7 @@ use super::{Context, Outcome, shown};
 
 pub(super) async fn run(context: &Context) -> Outcome {
     let answer = context.daemon.get("/v1/status").await?;
-    context.print(&answer, text);
-    Ok(())
+    context.print(&answer, text)
 }
 
 fn text(answer: &Value) -> String {

@@ -31,6 +31,8 @@ const DELIVERY: Duration = Duration::from_secs(8);
 /// A QUIC connection on which nothing comes, not even what keeps it alive, is dead after this time: a host that was
 /// killed and is back must not wait longer for its peers to notice (TCP tells them at once).
 const SILENT_CONNECTION: Duration = Duration::from_secs(3);
+/// A look-up of a peer's name is given up after this time.
+const LOOK_UP: Duration = Duration::from_secs(2);
 /// A dial is given up after this time.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 /// An idle connection is kept over several epochs.
@@ -42,13 +44,15 @@ const PENDING: u32 = 64;
 /// Connections of one peer: QUIC and TCP at once, and one more while a restarted peer's old one dies.
 const CONNECTIONS_PER_PEER: u32 = 4;
 /// Messages of one peer that are read at once.
-const STREAMS: usize = 32;
+const STREAMS: usize = 8;
 /// Bytes that may wait for one peer; beyond them messages to it are undeliverable.
 const WAITING_BYTES: usize = 16 * MESSAGE_MAX;
 /// Arrivals that may wait for the driver; while it is full, nothing more is read from sockets.
 const ARRIVALS: usize = 64;
 /// Orders that may wait for the network: an announcement to every member, twice.
 const ORDERS: usize = 1024;
+/// Connections that others opened: beyond them this host's own dials still go out.
+const INCOMING: u32 = 1000;
 /// Share of the machine's memory beyond which no connection is taken.
 const MEMORY_SHARE: f64 = 0.9;
 
@@ -113,7 +117,12 @@ pub struct Network {
     waiting: BTreeMap<PeerId, usize>,
     orders: mpsc::Receiver<Order>,
     arrivals: mpsc::Sender<Arrival>,
+    /// Messages whose peer's name was looked up.
+    resolved: (mpsc::UnboundedSender<Resolved>, mpsc::UnboundedReceiver<Resolved>),
 }
+
+/// A message and where its peer is.
+type Resolved = (Sent, Vec<Multiaddr>);
 
 /// Ends of the network's two queues.
 pub struct Ends {
@@ -157,8 +166,14 @@ impl Network {
         }
         let (orders, orders_end) = mpsc::channel(ORDERS);
         let (arrivals, arrivals_end) = mpsc::channel(ARRIVALS);
-        let network =
-            Self { swarm, under_way: BTreeMap::new(), waiting: BTreeMap::new(), orders: orders_end, arrivals };
+        let network = Self {
+            swarm,
+            under_way: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            orders: orders_end,
+            arrivals,
+            resolved: mpsc::unbounded_channel(),
+        };
         Ok((network, Ends { orders, arrivals: arrivals_end }))
     }
 
@@ -171,6 +186,7 @@ impl Network {
                     Some(Order::Disconnect(key)) => self.disconnect(&key),
                     None => return,
                 },
+                Some((sent, addresses)) = self.resolved.1.recv() => self.dispatch(sent, addresses),
                 event = self.swarm.select_next_some() => {
                     if let SwarmEvent::Behaviour(BehaviourEvent::Messages(event)) = event {
                         self.on_message(event).await;
@@ -189,12 +205,26 @@ impl Network {
         if waiting.saturating_add(bytes.len()) > WAITING_BYTES {
             return self.undeliverable(to).await;
         }
-        self.dispatch(Sent { to, peer, address: address.clone(), bytes: Arc::new(bytes), again: false }).await;
+        *self.waiting.entry(peer).or_default() += bytes.len();
+        self.route(Sent { to, peer, address: address.clone(), bytes: Arc::new(bytes), again: false });
     }
 
-    async fn dispatch(&mut self, sent: Sent) {
-        let addresses = if self.swarm.is_connected(&sent.peer) { Vec::new() } else { resolve(&sent.address).await };
-        *self.waiting.entry(sent.peer).or_default() += sent.bytes.len();
+    /// Finds out where the peer is, if that takes a look-up, beside this loop: names of others may be slow to resolve.
+    fn route(&mut self, sent: Sent) {
+        if self.swarm.is_connected(&sent.peer) {
+            return self.dispatch(sent, Vec::new());
+        }
+        if let Ok(address) = sent.address.0.parse::<SocketAddr>() {
+            return self.dispatch(sent, multiaddrs(address).to_vec());
+        }
+        let resolved = self.resolved.0.clone();
+        tokio::spawn(async move {
+            let addresses = tokio::time::timeout(LOOK_UP, resolve(&sent.address)).await.unwrap_or_default();
+            drop(resolved.send((sent, addresses)));
+        });
+    }
+
+    fn dispatch(&mut self, sent: Sent, addresses: Vec<Multiaddr>) {
         let frame = Frame::Message(sent.bytes.clone());
         let messages = &mut self.swarm.behaviour_mut().messages;
         let id = messages.send_request_with_addresses(&sent.peer, frame, addresses);
@@ -232,7 +262,8 @@ impl Network {
                 let Some(sent) = self.done(&request_id) else { return };
                 // The peer restarted: what was sent into its old connection is sent once more into a new one.
                 if matches!(error, OutboundFailure::ConnectionClosed) && !sent.again {
-                    self.dispatch(Sent { again: true, ..sent }).await;
+                    *self.waiting.entry(sent.peer).or_default() += sent.bytes.len();
+                    self.route(Sent { again: true, ..sent });
                 } else {
                     self.undeliverable(sent.to).await;
                 }
@@ -266,6 +297,7 @@ fn behaviour() -> Behaviour {
         .with_max_pending_incoming(Some(PENDING))
         .with_max_pending_outgoing(Some(PENDING))
         .with_max_established(Some(CONNECTIONS))
+        .with_max_established_incoming(Some(INCOMING))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));
     let config =
         request_response::Config::default().with_request_timeout(DELIVERY).with_max_concurrent_streams(STREAMS);

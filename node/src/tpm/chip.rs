@@ -9,8 +9,10 @@ use spec::attest::quote::{Quote, digest_of_pcrs};
 use spec::attest::tpm::{CredentialBlob, QuoteContent};
 use spec::host::{TpmReply, TpmRequest};
 use spec::types::{Digest as SpecDigest, SecretBytes};
-use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, ak, ek, pcr};
+use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, ak, ek};
 use tss_esapi::attributes::ObjectAttributesBuilder;
+use tss_esapi::constants::CapabilityType;
+use tss_esapi::constants::response_code::Tss2ResponseCodeKind;
 use tss_esapi::handles::{KeyHandle, ObjectHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm, SignatureSchemeAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
@@ -18,7 +20,7 @@ use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    Auth, EccPoint, EccScheme, EncryptedSecret, IdObject, KeyDerivationFunctionScheme, KeyedHashScheme,
+    Auth, CapabilityData, EccPoint, EccScheme, EncryptedSecret, IdObject, KeyDerivationFunctionScheme, KeyedHashScheme,
     PcrSelectionList, PcrSelectionListBuilder, PcrSlot, Private, Public, PublicBuilder, PublicEccParametersBuilder,
     PublicKeyedHashParameters, SensitiveData, SignatureScheme, SymmetricDefinitionObject,
 };
@@ -26,15 +28,24 @@ use tss_esapi::traits::{Marshall as _, UnMarshall as _};
 use tss_esapi::{Context, TctiNameConf};
 
 use super::sessions::{flush, refused, with_ek_policy, with_session};
-use super::{ChipKeys, EkKind, Opened, Sealed, TpmError};
+use super::{ChipKeys, EkKind, Opened, Sealed, StoredEk, TpmError};
 
 /// A quote is tried again where a PCR moved between reading and quoting: common in the first minute of a boot.
 const QUOTE_TRIES: u32 = 4;
+/// PCRs that one PCR_Read gives at most.
+const PCRS_AT_ONCE: usize = 8;
+/// Where the handles of transient objects begin (TPM 2.0 Part 2, 7.2).
+const FIRST_TRANSIENT: u32 = 0x8000_0000;
+/// Where the handles of loaded sessions begin.
+const FIRST_LOADED_SESSION: u32 = 0x0200_0000;
+/// More than any chip has slots for.
+const HANDLES_ASKED: u32 = 64;
 /// Bytes of each sealed secret.
 const SECRET_BYTES: usize = 32;
 
 /// The chip, and what was made in it for this host.
 pub(super) struct Chip {
+    name: String,
     context: Context,
     keys: Option<ChipKeys>,
     ak_auth: SecretBytes,
@@ -49,27 +60,31 @@ fn algorithm(kind: EkKind) -> AsymmetricAlgorithmSelection {
 
 impl Chip {
     pub(super) fn open(name: &str) -> Result<Self, TpmError> {
-        let failed = |error: &dyn std::fmt::Display| TpmError::Open(name.to_owned(), error.to_string());
-        // `swtpm:path=` is read as localhost:2321 by this library: another machine's TPM, silently.
-        if name.starts_with("swtpm:") && !name.contains("port=") {
-            return Err(failed(&"a software TPM is named as swtpm:host=HOST,port=PORT"));
-        }
-        let tcti = TctiNameConf::from_str(name).map_err(|error| failed(&error))?;
-        let context = Context::new(tcti).map_err(|error| failed(&error))?;
-        Ok(Self { context, keys: None, ak_auth: SecretBytes::default() })
+        let context = open_context(name)?;
+        Ok(Self { name: name.to_owned(), context, keys: None, ak_auth: SecretBytes::default() })
     }
 
-    /// The endorsement keys that this chip has: with a certificate where there is one, and at least one without.
-    fn endorsement_keys(&mut self) -> Result<Vec<(EkKind, EkOffer)>, TpmError> {
+    /// A new context in place of one that failed.
+    pub(super) fn reopen(&mut self) {
+        match open_context(&self.name) {
+            Ok(context) => self.context = context,
+            Err(error) => tracing::warn!(%error, "the TPM does not open; the next question tries again"),
+        }
+    }
+
+    /// The endorsement keys that this chip has: those with a certificate, or else the one that every chip has.
+    fn endorsement_keys(&mut self) -> Result<Vec<StoredEk>, TpmError> {
         let mut found = Vec::new();
         for kind in [EkKind::EccP384, EkKind::Rsa2048] {
-            if let Ok(certificate) = ek::retrieve_ek_pubcert(&mut self.context, algorithm(kind)) {
-                found.push((kind, EkOffer { public: self.ek_public(kind)?, certificate }));
+            match ek::retrieve_ek_pubcert(&mut self.context, algorithm(kind)) {
+                Ok(certificate) => found.push(StoredEk { kind, public: self.ek_public(kind)?, certificate }),
+                Err(error) if is_no_such_handle(&error) => {}
+                Err(error) => return Err(refused("reading an endorsement certificate")(error)),
             }
         }
         if found.is_empty() {
             let public = self.ek_public(EkKind::Rsa2048).map_err(|_| TpmError::NoEndorsementKey)?;
-            found.push((EkKind::Rsa2048, EkOffer { public, certificate: Vec::new() }));
+            found.push(StoredEk { kind: EkKind::Rsa2048, public, certificate: Vec::new() });
         }
         Ok(found)
     }
@@ -113,7 +128,8 @@ impl Chip {
 
     /// Makes this host's keys.
     pub(super) fn provision(&mut self, ak_auth: &SecretBytes) -> Result<ChipKeys, TpmError> {
-        let parent = self.endorsement_keys()?.first().map(|(kind, _)| *kind).ok_or(TpmError::NoEndorsementKey)?;
+        let eks = self.endorsement_keys()?;
+        let parent = eks.first().map(|ek| ek.kind).ok_or(TpmError::NoEndorsementKey)?;
         let auth = Auth::try_from(ak_auth.expose().to_vec()).map_err(refused("an authorisation value"))?;
         let made = self.with_ek(parent, |context, ek| {
             let curve = AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP256);
@@ -122,6 +138,7 @@ impl Chip {
                 .map_err(refused("an attestation key"))
         })?;
         Ok(ChipKeys {
+            eks,
             parent,
             ak_private: made.out_private.to_vec(),
             ak_public: made.out_public.marshall().map_err(refused("a public area"))?,
@@ -162,7 +179,7 @@ impl Chip {
         let opened = Opened {
             store_key: self.unseal(&keys.store_key)?,
             tpm_bound: self.unseal(&keys.tpm_bound)?,
-            eks: self.endorsement_keys()?.into_iter().map(|(_, offer)| offer).collect(),
+            eks: keys.eks.iter().map(offer).collect(),
         };
         self.keys = Some(keys);
         Ok(opened)
@@ -183,18 +200,19 @@ impl Chip {
 
     fn read_pcrs(&mut self, pcrs: &[u8]) -> Result<BTreeMap<u8, SpecDigest>, TpmError> {
         self.context.clear_sessions();
-        let data = pcr::read_all(&mut self.context, selection(pcrs)?).map_err(refused("PCR_Read"))?;
-        let bank = data
-            .pcr_bank(HashingAlgorithm::Sha256)
-            .ok_or_else(|| TpmError::Command("PCR_Read", "the SHA-256 bank is not active".to_owned()))?;
-        let value = |number: &u8| {
-            let digest = bank.get_digest(slot(*number)?)?;
-            Some((*number, SpecDigest::from_slice(digest.value())?))
-        };
-        pcrs.iter()
-            .map(value)
-            .collect::<Option<_>>()
-            .ok_or_else(|| TpmError::Command("PCR_Read", "a PCR is missing".to_owned()))
+        let mut values = BTreeMap::new();
+        for some in pcrs.chunks(PCRS_AT_ONCE) {
+            let (_, _, digests) = self.context.pcr_read(selection(some)?).map_err(refused("PCR_Read"))?;
+            if digests.value().len() != some.len() {
+                return Err(TpmError::Command("PCR_Read", "the SHA-256 bank is not active".to_owned()));
+            }
+            for (number, digest) in some.iter().zip(digests.value()) {
+                let value = SpecDigest::from_slice(digest.value());
+                let odd = || TpmError::Command("PCR_Read", "a value of another length".to_owned());
+                values.insert(*number, value.ok_or_else(odd)?);
+            }
+        }
+        Ok(values)
     }
 
     fn with_ak<T>(
@@ -238,7 +256,8 @@ impl Chip {
 
     /// One secret per endorsement key, in the order in which they were shown.
     fn activate(&mut self, blobs: &[CredentialBlob]) -> Result<Vec<SecretBytes>, TpmError> {
-        let kinds: Vec<EkKind> = self.endorsement_keys()?.into_iter().map(|(kind, _)| kind).collect();
+        let keys = self.keys.as_ref().ok_or(TpmError::Wedged)?;
+        let kinds: Vec<EkKind> = keys.eks.iter().map(|ek| ek.kind).collect();
         if kinds.len() != blobs.len() {
             return Err(TpmError::Command("ActivateCredential", "another number of challenges than keys".to_owned()));
         }
@@ -261,6 +280,43 @@ impl Chip {
             result.map(|digest| SecretBytes::copy_of(digest.value()))
         })
     }
+}
+
+fn open_context(name: &str) -> Result<Context, TpmError> {
+    let failed = |error: &dyn std::fmt::Display| TpmError::Open(name.to_owned(), error.to_string());
+    // `swtpm:path=` is read as localhost:2321 by this library: another machine's TPM, silently.
+    if name.starts_with("swtpm:") && !name.contains("port=") {
+        return Err(failed(&"a software TPM is named as swtpm:host=HOST,port=PORT"));
+    }
+    let tcti = TctiNameConf::from_str(name).map_err(|error| failed(&error))?;
+    let mut context = Context::new(tcti).map_err(|error| failed(&error))?;
+    flush_left_behind(&mut context);
+    Ok(context)
+}
+
+/// A chip without a resource manager keeps what a killed daemon had loaded, and has three slots. This daemon is its one
+/// owner; behind a resource manager the list is this connection's own, so empty.
+fn flush_left_behind(context: &mut Context) {
+    for first in [FIRST_TRANSIENT, FIRST_LOADED_SESSION] {
+        let Ok((CapabilityData::Handles(handles), _)) =
+            context.get_capability(CapabilityType::Handles, first, HANDLES_ASKED)
+        else {
+            continue;
+        };
+        for handle in handles.into_inner() {
+            if let Ok(object) = context.tr_from_tpm_public(handle) {
+                flush(context, object);
+            }
+        }
+    }
+}
+
+fn is_no_such_handle(error: &tss_esapi::Error) -> bool {
+    matches!(error, tss_esapi::Error::Tss2Error(code) if code.kind() == Some(Tss2ResponseCodeKind::Handle))
+}
+
+fn offer(ek: &StoredEk) -> EkOffer {
+    EkOffer { public: ek.public.clone(), certificate: ek.certificate.clone() }
 }
 
 fn random_bytes() -> Result<Vec<u8>, TpmError> {

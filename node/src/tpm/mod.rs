@@ -1,7 +1,7 @@
 //! The TPM: one thread owns it, everybody else asks through a bounded queue. The only place that names tss-esapi.
 //!
-//! Chips wedge, and a command under way cannot be called back. So each question has a deadline on the asker's side,
-//! and while the owner does not answer, further questions fail at once instead of queueing behind it.
+//! Chips wedge, and a command under way cannot be called back. So each question has a deadline on the asker's side, and
+//! few may wait: while the owner does not answer, further questions fail at once.
 
 mod chip;
 mod sessions;
@@ -43,6 +43,8 @@ pub enum TpmError {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChipKeys {
+    /// The endorsement keys as they were first read: who this host is does not hang on reading them well each time.
+    pub eks: Vec<StoredEk>,
     /// Which endorsement key the attestation key is a child of.
     pub parent: EkKind,
     /// TPM2B_PRIVATE of the attestation key.
@@ -55,6 +57,20 @@ pub struct ChipKeys {
     pub store_key: Sealed,
     /// The secret from which the period key follows, sealed.
     pub tpm_bound: Sealed,
+}
+
+/// An endorsement key of the chip.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredEk {
+    /// Which.
+    pub kind: EkKind,
+    /// TPMT_PUBLIC.
+    #[serde(with = "hex")]
+    pub public: Vec<u8>,
+    /// X.509 DER; empty where the chip holds none.
+    #[serde(with = "hex")]
+    pub certificate: Vec<u8>,
 }
 
 /// A sealed data object.
@@ -176,7 +192,15 @@ fn own(mut chip: chip::Chip, questions: &Receiver<Question>) {
                 drop(answer.send(Ok(())));
             }
             Question::Ask { request, answer } if answer.is_closed() => drop((request, answer)),
-            Question::Ask { request, answer } => drop(answer.send(chip.answer(&request))),
+            Question::Ask { request, answer } => {
+                let result = chip.answer(&request);
+                if let Err(error) = &result {
+                    // One failed read or write leaves the library's context unusable for good: it gets a new one.
+                    tracing::warn!(%error, "the TPM is opened anew");
+                    chip.reopen();
+                }
+                drop(answer.send(result));
+            }
         }
     }
 }
