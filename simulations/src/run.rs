@@ -69,11 +69,15 @@ struct Client {
     deposit: usize,
 }
 
-struct Run {
-    world: World,
-    pins: Option<Pins>,
+/// A mesh under simulation: machines, operators, an owner.
+pub struct Run {
+    /// The world.
+    pub world: World,
+    /// What outsiders pin.
+    pub pins: Option<Pins>,
     clients: BTreeMap<LocalId, Client>,
-    deposits: Vec<Deposit>,
+    /// What was put.
+    pub deposits: Vec<Deposit>,
     generator: Generator,
     not_live: Vec<String>,
     hosts: usize,
@@ -81,18 +85,8 @@ struct Run {
 
 /// Runs a scenario.
 pub fn run(name: &str, scenario: &Scenario, hosts: usize, seed: u64, acknowledge_before_flush: bool) -> Outcome {
-    let mut world = World::new(scenario.clone(), seed);
-    let generator = Generator::new(&world.random.seed());
-    world.acknowledges_before_flush = acknowledge_before_flush;
-    let mut run = Run {
-        world,
-        pins: None,
-        clients: BTreeMap::new(),
-        deposits: Vec::new(),
-        generator,
-        not_live: Vec::new(),
-        hosts,
-    };
+    let mut run = Run::new(scenario, hosts, seed);
+    run.world.acknowledges_before_flush = acknowledge_before_flush;
     let mut crashes = 0;
     if run.enrol_all(scenario) {
         crashes = run.load(scenario);
@@ -118,23 +112,43 @@ pub fn run(name: &str, scenario: &Scenario, hosts: usize, seed: u64, acknowledge
     }
 }
 
-fn operator(domain: usize) -> SshKey {
+/// The operator of a domain.
+pub fn operator(domain: usize) -> SshKey {
     SshKey([u8::try_from(domain).unwrap_or(0) + 1; 32])
 }
 
 const OWNER: SshKey = SshKey([0xaa; 32]);
 
 impl Run {
-    fn reader(&self) -> usize {
+    /// A run of so many hosts that has not begun.
+    pub fn new(scenario: &Scenario, hosts: usize, seed: u64) -> Self {
+        let mut world = World::new(scenario.clone(), seed);
+        let generator = Generator::new(&world.random.seed());
+        Self {
+            world,
+            pins: None,
+            clients: BTreeMap::new(),
+            deposits: Vec::new(),
+            generator,
+            not_live: Vec::new(),
+            hosts,
+        }
+    }
+
+    /// The machine that policies allow.
+    pub fn reader(&self) -> usize {
         self.hosts
     }
 
-    fn stranger(&self) -> usize {
+    /// The machine that no policy allows.
+    pub fn stranger(&self) -> usize {
         self.hosts + 1
     }
 
     /// Makes all machines, founds the mesh on the first, joins the others.
-    fn enrol_all(&mut self, scenario: &Scenario) -> bool {
+    ///
+    /// False where somebody could not join.
+    pub fn enrol_all(&mut self, scenario: &Scenario) -> bool {
         for number in 0..self.hosts + 2 {
             let machine = Machine::new(format!("h{number}"), &mut self.world.random);
             self.world.machines.push(machine);
@@ -208,7 +222,8 @@ impl Run {
         }
     }
 
-    fn ticket(&mut self, number: usize, role: Role, pins: Pins) -> SignedTicket {
+    /// A ticket for this machine, as its operator writes it.
+    pub fn ticket(&mut self, number: usize, role: Role, pins: Pins) -> SignedTicket {
         let domain = number % DOMAINS.len();
         let name = DOMAINS.get(domain).copied().unwrap_or("north").to_owned();
         let region = format!("region{}", number % 3);
@@ -230,7 +245,12 @@ impl Run {
     }
 
     /// Asks and waits for the answer; other answers that come meanwhile are handled.
-    fn ask(&mut self, machine: usize, command: LocalCommand, within_ms: u64) -> Option<Result<LocalReply, Failure>> {
+    pub fn ask(
+        &mut self,
+        machine: usize,
+        command: LocalCommand,
+        within_ms: u64,
+    ) -> Option<Result<LocalReply, Failure>> {
         let id = self.world.command(machine, command)?;
         let until = self.world.now_ms + within_ms;
         loop {
@@ -243,7 +263,8 @@ impl Run {
         }
     }
 
-    fn settle(&mut self, for_ms: u64) {
+    /// Lets virtual time pass.
+    pub fn settle(&mut self, for_ms: u64) {
         let until = self.world.now_ms + for_ms;
         while self.world.now_ms < until {
             self.world.run_until(until);
@@ -295,7 +316,8 @@ impl Run {
         crashes
     }
 
-    fn begin_put(&mut self, gateway: usize) {
+    /// Begins a put through this machine; `deposits` tells whether it was acknowledged.
+    pub fn begin_put(&mut self, gateway: usize) {
         let name = format!("credential/{}", self.deposits.len());
         let length = 16 + usize::try_from(self.world.random.below(200)).unwrap_or(0);
         let mut payload = self.world.random.bytes::<16>().to_vec();

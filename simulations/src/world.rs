@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use sha2::{Digest as _, Sha256};
-use spec::error::Failure;
+use spec::error::{Failure, Misbehaved};
 use spec::host::{Action, ActionId, Event, Lane, LocalCommand, LocalId, LocalReply, TpmReply, TpmRequest, Write};
 use spec::types::{Now, Time, TransportKey};
-use spec::wire::{Message, decode_message, encode_message};
+use spec::wire::{Message, Unverified, decode_message, encode_message};
 
 use crate::checkers::Checkers;
 use crate::machine::Machine;
@@ -82,6 +82,8 @@ pub struct World {
     pub checkers: Checkers,
     /// Answers that nobody has taken yet.
     pub answers: VecDeque<Answer>,
+    /// Peers that were thrown out, where a hostile one plays along; otherwise that is a finding.
+    pub thrown_out: Option<Vec<(usize, Misbehaved)>>,
     /// Whether messages get lost now.
     pub faults: bool,
     /// The planted fault: what waits for a write is released before the write is durable.
@@ -104,6 +106,7 @@ impl World {
             random: Random::new(seed),
             checkers: Checkers::default(),
             answers: VecDeque::new(),
+            thrown_out: None,
             faults: false,
             acknowledges_before_flush: false,
             scenario,
@@ -150,6 +153,11 @@ impl World {
         let id = LocalId(self.next_local);
         self.feed(machine, Event::Command { id, command: Box::new(command) });
         Some(id)
+    }
+
+    /// Says something to a host in the name of a transport key, as a hostile peer does.
+    pub fn inject(&mut self, machine: usize, from: TransportKey, message: Message) {
+        self.feed(machine, Event::Message { from, message: Box::new(Unverified::new(message)) });
     }
 
     /// Runs until this moment, or until an answer waits to be taken.
@@ -277,9 +285,10 @@ impl World {
                 self.note(machine, "reply", u64::from(reply.is_ok()), 0);
                 self.answers.push_back(Answer { id, reply });
             }
-            Action::Disconnect { why, .. } => {
-                self.checkers.broken(format!("host {machine} threw out an honest peer: {why}"));
-            }
+            Action::Disconnect { why, .. } => match &mut self.thrown_out {
+                Some(all) => all.push((machine, why)),
+                None => self.checkers.broken(format!("host {machine} threw out an honest peer: {why}")),
+            },
             Action::Report(_) => self.note(machine, "report", 0, 0),
         }
     }

@@ -1,0 +1,222 @@
+//! Hostile peers, joiners and readers against honest hosts: each is refused by the check that is there for it.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use spec::error::{Check, Failure, Misbehaved};
+use spec::host::{LocalCommand, LocalReply};
+use spec::membership::Role;
+use spec::suite::Fake;
+use spec::ticket::{self, SignedTicket, Ticket};
+use spec::types::{CredentialId, RequestId, Round, TransportKey};
+use spec::wire::{self, Address, Message, PutReceipt};
+use vouchsafe_sim::machine::Machine;
+use vouchsafe_sim::run::{Run, operator};
+use vouchsafe_sim::scenario::Scenario;
+
+const WAIT_MS: u64 = 100_000;
+
+fn mesh() -> Run {
+    let mut run = Run::new(&Scenario::named("calm").expect("a scenario"), 5, 11);
+    assert!(run.enrol_all(&Scenario::named("calm").expect("a scenario")));
+    run.world.thrown_out = Some(Vec::new());
+    run
+}
+
+/// A machine more, whose chip the genesis does not know.
+fn newcomer(run: &mut Run) -> usize {
+    let number = run.world.machines.len();
+    let machine = Machine::new(format!("h{number}"), &mut run.world.random);
+    run.world.machines.push(machine);
+    run.world.start(number);
+    number
+}
+
+fn join(run: &mut Run, machine: usize, ticket: SignedTicket) -> Result<LocalReply, Failure> {
+    let command = LocalCommand::Join { ticket, address: Address("h0".to_owned()) };
+    run.ask(machine, command, WAIT_MS).expect("an answer")
+}
+
+fn refused(result: Result<LocalReply, Failure>) -> Check {
+    match result {
+        Err(Failure::Refused(refused)) => refused.check,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn resigned(signed: &SignedTicket, domain: usize, change: impl FnOnce(&mut Ticket)) -> SignedTicket {
+    let mut ticket = signed.ticket().expect("a ticket");
+    change(&mut ticket);
+    let bytes = wire::encode(&ticket);
+    let signature = Fake::sshsig_sign(&operator(domain), ticket::NAMESPACE, &bytes);
+    SignedTicket { bytes, signature }
+}
+
+#[test]
+fn a_machine_with_a_good_ticket_and_an_unknown_chip_is_refused() {
+    let mut run = mesh();
+    let machine = newcomer(&mut run);
+    let pins = run.pins.clone().expect("pins");
+    let ticket = run.ticket(machine, Role::Host, pins);
+    assert_eq!(refused(join(&mut run, machine, ticket)), Check::EkUntrusted);
+}
+
+#[test]
+fn tickets_that_are_forged_past_used_or_for_another_chip_are_refused() {
+    let mut run = mesh();
+    let machine = newcomer(&mut run);
+    let pins = run.pins.clone().expect("pins");
+    let good = run.ticket(machine, Role::Host, pins);
+    let domain = machine % 5;
+    let forged = SignedTicket { signature: Fake::sshsig_sign(&operator(4), "x", &good.bytes), ..good.clone() };
+    assert_eq!(refused(join(&mut run, machine, forged)), Check::TicketSignature);
+    let of_another_domain = resigned(&good, (domain + 1) % 5, |_| {});
+    assert_eq!(refused(join(&mut run, machine, of_another_domain)), Check::TicketSignature);
+    let past = resigned(&good, domain, |ticket| ticket.expires_ms = 1);
+    assert_eq!(refused(join(&mut run, machine, past)), Check::TicketExpired);
+    let for_another = resigned(&good, domain, |ticket| ticket.ek_hash = Some(spec::types::Digest([1; 32])));
+    assert_eq!(refused(join(&mut run, machine, for_another)), Check::TicketEk);
+    let bad_name = resigned(&good, domain, |ticket| ticket.name = "two words".to_owned());
+    assert_eq!(refused(join(&mut run, machine, bad_name)), Check::TicketSignature);
+    let serial = run.world.machines[1].running.as_ref().and_then(|running| {
+        let records = running.host.records();
+        records.members().find(|member| member.record().name == "h1").map(|member| member.record().ticket)
+    });
+    let used = resigned(&good, domain, |ticket| ticket.serial = serial.expect("the ticket of h1"));
+    assert_eq!(refused(join(&mut run, machine, used)), Check::TicketUsed);
+}
+
+#[test]
+fn a_chip_that_is_a_member_is_not_a_second_one() {
+    let mut run = mesh();
+    let machine = newcomer(&mut run);
+    let chip = run.world.machines[2].tpm.clone();
+    run.world.crash(machine);
+    run.world.machines[machine].tpm = chip;
+    run.world.start(machine);
+    let pins = run.pins.clone().expect("pins");
+    let ticket = run.ticket(machine, Role::Host, pins);
+    assert_eq!(refused(join(&mut run, machine, ticket)), Check::EkKnown);
+}
+
+#[test]
+fn who_is_no_member_may_ask_to_enrol_and_nothing_else() {
+    let mut run = mesh();
+    let stranger = TransportKey([0xcc; 32]);
+    let pull = Message::RecordsPull { after: 0 };
+    for machine in 0..3 {
+        run.world.inject(machine, stranger, pull.clone());
+        assert_eq!(run.world.thrown_out.take(), Some(vec![(machine, Misbehaved::NotMember)]));
+        run.world.thrown_out = Some(Vec::new());
+    }
+}
+
+#[test]
+fn only_the_coordinator_speaks_as_the_coordinator() {
+    let mut run = mesh();
+    let member = run.world.machines[3].transport;
+    let request = RequestId([1; 16]);
+    let lies = [
+        Message::RecordsPage { entries: Vec::new(), newest: 99 },
+        Message::PutRecorded { request, record: 1 },
+        Message::MapReply { request, file: vec![1] },
+    ];
+    for lie in lies {
+        run.world.inject(1, member, lie);
+        assert_eq!(run.world.thrown_out.replace(Vec::new()), Some(vec![(1, Misbehaved::NotCoordinator)]));
+    }
+}
+
+#[test]
+fn an_epoch_that_the_coordinators_key_did_not_sign_is_forged() {
+    let mut run = mesh();
+    let coordinator = run.world.machines[0].transport;
+    let epoch = spec::epoch::SignedEpoch {
+        round: Round(1_000_000),
+        beacon: spec::types::Beacon([7; 32]),
+        signature: spec::types::BlsSignature::ZERO,
+    };
+    run.world.inject(2, coordinator, Message::EpochAnnounce { epoch, records: 0, presence: Vec::new() });
+    assert_eq!(run.world.thrown_out, Some(vec![(2, Misbehaved::ForgedEpoch)]));
+}
+
+#[test]
+fn p8_numbers_at_their_ends_panic_nobody() {
+    let mut run = mesh();
+    let member = run.world.machines[3].transport;
+    for after in [u64::MAX, u64::MAX - 1, 0] {
+        run.world.inject(0, member, Message::RecordsPull { after });
+        run.world.inject(1, member, Message::RecordsPull { after });
+    }
+    let receipt = PutReceipt {
+        holder: spec::types::HostId::ZERO,
+        index: spec::types::ShareIndex(0),
+        head: spec::types::Digest::ZERO,
+        group: spec::types::GroupId::ZERO,
+        generation: spec::types::Generation(u64::MAX),
+        commitments: spec::types::Digest::ZERO,
+        signature: spec::types::Ed25519Signature::ZERO,
+    };
+    let request = RequestId([2; 16]);
+    run.world.inject(0, member, Message::ShareStored { request, receipt });
+    run.world.inject(
+        0,
+        member,
+        Message::PayloadRequest { request, id: CredentialId::ZERO, head: spec::types::Digest([0xff; 32]) },
+    );
+    run.settle(10_000);
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn evidence_of_another_host_or_of_an_old_epoch_opens_no_share() {
+    let mut run = mesh();
+    run.begin_put(1);
+    run.settle(10_000);
+    let deposit = run.deposits.first().expect("a put").clone();
+    assert!(deposit.acknowledged);
+    let reader = run.reader();
+    let shown = |run: &mut Run| match run.ask(reader, LocalCommand::Evidence, WAIT_MS) {
+        Some(Ok(LocalReply::Evidence { evidence, .. })) => *evidence,
+        other => panic!("no evidence: {other:?}"),
+    };
+    let evidence = shown(&mut run);
+    // Another member shows the reader's evidence as its own: every holder refuses it, and so does the coordinator's map.
+    let thief = run.stranger();
+    let key = run.world.machines[thief].transport;
+    run.world.checkers.strangers.insert(thief);
+    let epoch = spec::epoch::SignedEpoch {
+        round: evidence.evidence.round,
+        beacon: spec::types::Beacon::ZERO,
+        signature: spec::types::BlsSignature::ZERO,
+    };
+    let steal = |evidence| Message::ShareRequest {
+        request: RequestId([3; 16]),
+        id: deposit.id,
+        generation: spec::types::Generation(1),
+        shown: Box::new(wire::Shown { epoch: epoch.clone(), evidence }),
+    };
+    for machine in 0..5 {
+        run.world.inject(machine, key, steal(evidence.clone()));
+    }
+    // The reader itself, three epochs late.
+    run.settle(8_000);
+    let old_reader = run.world.machines[reader].transport;
+    run.world.checkers.strangers.insert(reader);
+    for machine in 0..5 {
+        run.world.inject(machine, old_reader, steal(evidence.clone()));
+    }
+    run.settle(5_000);
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn the_checker_of_the_test_above_sees_a_share_that_goes_to_whom_nobody_allows() {
+    let mut run = mesh();
+    run.begin_put(1);
+    run.settle(10_000);
+    let id = run.deposits.first().expect("a put").id;
+    let reader = run.reader();
+    run.world.checkers.strangers.insert(reader);
+    assert!(matches!(run.ask(reader, LocalCommand::Get(id), WAIT_MS), Some(Ok(LocalReply::Secret(_)))));
+    assert!(run.world.checkers.findings().iter().any(|finding| finding.starts_with("P1")));
+}
