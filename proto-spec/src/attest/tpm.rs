@@ -97,7 +97,8 @@ impl<'a> Reader<'a> {
         self.take(usize::from(length))
     }
 
-    fn expect(&mut self, value: u16) -> Result<(), TpmFormError> {
+    /// This very number, or it is another kind of structure.
+    fn constant(&mut self, value: u16) -> Result<(), TpmFormError> {
         if self.u16()? == value { Ok(()) } else { Err(TpmFormError::Algorithm) }
     }
 
@@ -236,19 +237,19 @@ impl AkPublic {
     /// Says what is wrong with the structure.
     pub fn parse(bytes: &[u8]) -> Result<Self, TpmFormError> {
         let mut read = bounded(bytes, TPM_PUBLIC_MAX)?;
-        read.expect(ALG_ECC)?;
-        read.expect(ALG_SHA256)?;
+        read.constant(ALG_ECC)?;
+        read.constant(ALG_SHA256)?;
         let attributes = read.u32()?;
         let wanted = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED | SIGN;
         if attributes & wanted != wanted || attributes & DECRYPT != 0 {
             return Err(TpmFormError::Attributes);
         }
         read.sized()?;
-        read.expect(ALG_NULL)?;
-        read.expect(ALG_ECDSA)?;
-        read.expect(ALG_SHA256)?;
-        read.expect(CURVE_P256)?;
-        read.expect(ALG_NULL)?;
+        read.constant(ALG_NULL)?;
+        read.constant(ALG_ECDSA)?;
+        read.constant(ALG_SHA256)?;
+        read.constant(CURVE_P256)?;
+        read.constant(ALG_NULL)?;
         let point = EccPoint { x: padded(read.sized()?)?, y: padded(read.sized()?)? };
         read.end()?;
         Ok(Self { bytes: bytes.to_vec(), point })
@@ -308,7 +309,7 @@ impl QuoteContent {
         if read.u32()? != 1 {
             return Err(TpmFormError::Algorithm);
         }
-        read.expect(ALG_SHA256)?;
+        read.constant(ALG_SHA256)?;
         let length = read.u8()?;
         let pcrs = selected(read.take(usize::from(length))?)?;
         let pcr_digest = Digest::from_slice(read.sized()?).ok_or(TpmFormError::Length)?;
@@ -334,8 +335,8 @@ fn selected(bitmap: &[u8]) -> Result<Vec<u8>, TpmFormError> {
 /// Says what is wrong with the structure.
 pub fn parse_signature(bytes: &[u8]) -> Result<EcdsaSignature, TpmFormError> {
     let mut read = bounded(bytes, TPM_SIGNATURE_MAX)?;
-    read.expect(ALG_ECDSA)?;
-    read.expect(ALG_SHA256)?;
+    read.constant(ALG_ECDSA)?;
+    read.constant(ALG_SHA256)?;
     let r: [u8; 32] = padded(read.sized()?)?;
     let s: [u8; 32] = padded(read.sized()?)?;
     read.end()?;
