@@ -42,3 +42,4 @@ testnet: build
 	target/debug/testnet run keep
 	target/debug/testnet run restart --rounds $(ROUNDS)
 	target/debug/testnet run outside
+	target/debug/testnet run chips

@@ -5,19 +5,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use spec::error::{DecodeError, Failure, LocalFault};
-use spec::host::{Action, ActionId, Actions, Event, Host, Lanes, LocalCommand, LocalId, LocalReply, Report};
+use spec::host::{Action, ActionId, Actions, Event, Host, Lanes, LocalCommand, LocalId, LocalReply, Report, TpmReply};
 use spec::types::{SecretBytes, TransportKey};
 use spec::wire::{decode_message, encode_message};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::network::{Arrival, Ends, Order};
-use crate::tpm::Tpm;
+use crate::tpm::{Tpm, TpmError};
 use crate::workers::{Disk, Done, Job};
 use crate::{clock, maps};
 
 /// Longest sleep: the wall clock may be set at any time, and rounds follow it.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Questions without any answer after which the TPM's owner thread is given up.
+const WEDGED_MAX: u32 = 3;
 
 /// The daemon cannot go on.
 #[derive(Debug, Error)]
@@ -40,7 +43,7 @@ pub struct LocalRequest {
 
 /// Answers of parts that work beside the driver.
 enum Finished {
-    Tpm(ActionId, Option<spec::host::TpmReply>),
+    Tpm(ActionId, Result<TpmReply, TpmError>),
     Sealed(ActionId, Option<Vec<u8>>),
     Opened(ActionId, Option<Vec<u8>>),
 }
@@ -58,6 +61,8 @@ pub struct Driver {
     locals: mpsc::Receiver<LocalRequest>,
     answers: BTreeMap<LocalId, oneshot::Sender<Result<LocalReply, Failure>>>,
     next_local: u64,
+    /// Questions in a row that the TPM left without any answer.
+    wedged: u32,
     /// Events that this host made for itself: messages to its own key, and what could not be handed on.
     own: VecDeque<Event>,
 }
@@ -84,6 +89,7 @@ impl Driver {
             locals,
             answers: BTreeMap::new(),
             next_local: 0,
+            wedged: 0,
             own: VecDeque::new(),
         }
     }
@@ -116,7 +122,10 @@ impl Driver {
                     Done::Blobs(id, blobs) => self.feed(Event::Blobs { id, blobs })?,
                 },
                 finished = self.finished.1.recv() => match finished.ok_or(DriverError::Ended("driver"))? {
-                    Finished::Tpm(id, reply) => self.feed(Event::Tpm { id, reply })?,
+                    Finished::Tpm(id, reply) => {
+                        let reply = self.judged(reply)?;
+                        self.feed(Event::Tpm { id, reply })?;
+                    }
                     Finished::Sealed(id, file) => self.feed(Event::MapSealed { id, file })?,
                     Finished::Opened(id, plaintext) => self.feed(Event::MapOpened { id, plaintext })?,
                 },
@@ -132,6 +141,22 @@ impl Driver {
                     self.feed(Event::Command { id, command: Box::new(command) })?;
                 }
                 () = tokio::time::sleep(sleep) => self.feed(Event::Tick)?,
+            }
+        }
+    }
+
+    /// A chip that refuses is tried again; one that does not even answer, several times in a row, has wedged its owner
+    /// thread for good, and only a new process gets another.
+    fn judged(&mut self, reply: Result<TpmReply, TpmError>) -> Result<Option<TpmReply>, DriverError> {
+        match reply {
+            Ok(reply) => {
+                self.wedged = 0;
+                Ok(Some(reply))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the TPM did not do what was asked");
+                self.wedged = if matches!(error, TpmError::Wedged) { self.wedged + 1 } else { 0 };
+                if self.wedged >= WEDGED_MAX { Err(DriverError::Ended("TPM")) } else { Ok(None) }
             }
         }
     }
@@ -190,7 +215,6 @@ impl Driver {
                 let (tpm, finished) = (self.tpm.clone(), self.finished.0.clone());
                 tokio::spawn(async move {
                     let reply = tpm.ask(request).await;
-                    let reply = reply.inspect_err(|error| tracing::warn!(%error, "the TPM did not answer")).ok();
                     drop(finished.send(Finished::Tpm(id, reply)));
                 });
             }

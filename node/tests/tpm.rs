@@ -250,3 +250,75 @@ async fn a_hundred_quotes_leave_no_handle_behind() {
     }
     tpm.provision(auth()).await.expect("the chip has object slots and sessions left");
 }
+
+/// Writes the quotes that `proto-spec/vectors/quote.json` holds, from a real stack: `VOUCHSAFE_WRITE_VECTORS=1`.
+#[tokio::test]
+async fn a_fresh_quote_passes_the_vectors_of_quotes() {
+    use serde_json::json;
+    let chip = Chip::new();
+    let tpm = chip.tpm();
+    let (keys, _) = provisioned(&tpm).await;
+    let nonce = Digest([0x5a; 32]);
+    let quote = quote(&tpm, nonce).await;
+    let pcrs: Vec<(u8, String)> = quote.pcrs.iter().map(|(number, value)| (*number, value.to_string())).collect();
+    let flipped = |bytes: &[u8], at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let mut other_pcrs = pcrs.clone();
+    other_pcrs[3].1 = Digest([1; 32]).to_string();
+    let (ak, attest, signature) = (&keys.ak_public, &quote.attest, &quote.signature);
+    let unrestricted = flipped(ak, 5); // the byte of the attributes that holds RESTRICTED
+    let case = |about: &str,
+                ak: &[u8],
+                attest: &[u8],
+                signature: &[u8],
+                pcrs: &[(u8, String)],
+                nonce: Digest,
+                expect: &str| {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        json!({ "about": about, "ak": hex(ak), "attest": hex(attest), "signature": hex(signature),
+                "pcrs": pcrs, "nonce": nonce.to_string(), "expect": expect })
+    };
+    let cases = [
+        case("a quote of a software TPM", ak, attest, signature, &pcrs, nonce, "ok"),
+        case("over another nonce", ak, attest, signature, &pcrs, Digest([0x5b; 32]), "quote"),
+        case("beside it another PCR value", ak, attest, signature, &other_pcrs, nonce, "quote"),
+        case("beside it a PCR less", ak, attest, signature, &pcrs[1..], nonce, "quote"),
+        case("its clock changed", ak, &flipped(attest, 90), signature, &pcrs, nonce, "evidence-signature"),
+        case("its signature changed", ak, attest, &flipped(signature, 20), &pcrs, nonce, "evidence-signature"),
+        case("its signature says RSASSA", ak, attest, &flipped(signature, 1), &pcrs, nonce, "evidence-signature"),
+        case("it does not begin as a TPM's statement", ak, &flipped(attest, 0), signature, &pcrs, nonce, "quote"),
+        case("another kind of statement", ak, &flipped(attest, 5), signature, &pcrs, nonce, "quote"),
+        case("a byte short", ak, &attest[..attest.len() - 1], signature, &pcrs, nonce, "quote"),
+        case("a byte left over", ak, &[attest.clone(), vec![0]].concat(), signature, &pcrs, nonce, "quote"),
+        case("by a key that is not restricted", &unrestricted, attest, signature, &pcrs, nonce, "ak-attributes"),
+        case("by nothing", &[], attest, signature, &pcrs, nonce, "ak-attributes"),
+    ];
+    if std::env::var_os("VOUCHSAFE_WRITE_VECTORS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto-spec/vectors/quote.json");
+        std::fs::write(path, format!("{:#}\n", serde_json::Value::from(cases.to_vec()))).expect("the vectors");
+    }
+    for case in cases {
+        let good = case["expect"] == "ok";
+        let ak = AkPublic::parse(&hex_of(&case, "ak"));
+        let quote = spec::attest::quote::Quote {
+            attest: hex_of(&case, "attest"),
+            signature: hex_of(&case, "signature"),
+            pcrs: case["pcrs"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|pair| Some((u8::try_from(pair[0].as_u64()?).ok()?, Digest::from_hex(pair[1].as_str()?)?)))
+                .collect(),
+        };
+        let nonce = Digest::from_hex(case["nonce"].as_str().expect("hex")).expect("a digest");
+        let holds = ak.is_ok_and(|ak| QuoteVerified::check(&Real, &quote, &ak, &nonce).is_ok());
+        assert_eq!(holds, good, "{}", case["about"]);
+    }
+}
+
+fn hex_of(case: &serde_json::Value, name: &str) -> Vec<u8> {
+    hex::decode(case[name].as_str().expect("hex")).expect("hex")
+}

@@ -179,6 +179,11 @@ impl Check {
         }
     }
 
+    /// Whether the refusal passes by itself: somebody is starting, or a step behind. Worth another try.
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::NotReady | Self::OwnEpoch | Self::EvidenceMissing | Self::EvidenceStale)
+    }
+
     /// What the person at the other end can do about it.
     pub const fn hint(self) -> &'static str {
         match self {
@@ -207,7 +212,9 @@ impl Check {
             Self::Pcr(_) => {
                 "the machine's measurements changed since it was enrolled; enrol it again if the change was yours"
             }
-            Self::EvidenceMissing => "the host has shown no evidence of this epoch yet; try again",
+            Self::EvidenceMissing => {
+                "too few hosts have shown evidence of this epoch yet; see `vouchsafe hosts`, try again"
+            }
             Self::HeadSignature => "the head is not signed by the client's key",
             Self::HeadForm => "the head's fields are beyond what the mesh takes",
             Self::HeadOrder => "somebody put a newer version meanwhile; look with `vouchsafe show` and try again",

@@ -315,7 +315,7 @@ pub const SILENCE_MS: u64 = 1_000;
 
 /// Refusals that pass by themselves: the holder is starting, or a step behind.
 fn is_passing(check: Check) -> bool {
-    matches!(check, Check::NotReady | Check::OwnEpoch | Check::EvidenceStale | Check::Unknown | Check::Membership)
+    check.is_passing() || matches!(check, Check::Unknown | Check::Membership)
 }
 
 /// Refusals that speak of the reader, not of the holder.

@@ -3,7 +3,7 @@
 use crate::attest::enroll::{EkOffer, JoinerKeys, answer_digest, member_record};
 use crate::attest::tpm::EkPublic;
 use crate::error::Check;
-use crate::limits::JOIN_RETRY_MS;
+use crate::limits::{JOIN_RETRY_MS, JOIN_UNREACHABLE_MS};
 use crate::ticket::{SignedTicket, Ticket};
 use crate::types::{Digest, SecretBytes, Time};
 use crate::wire::{Address, EnrolHello};
@@ -84,6 +84,12 @@ impl Joining {
         self.stage = Stage::AwaitingQuote;
         let mesh = &self.ticket.pins.mesh;
         Some(answer_digest(mesh, secrets, &member_record(&self.ticket, keys, &eks).digest(mesh)))
+    }
+
+    /// The coordinator cannot be reached: the person at the socket does not wait for all of the time that a slow chip
+    /// may take.
+    pub fn unreachable(&mut self, now: Time) {
+        self.deadline = self.deadline.min(now.plus(JOIN_UNREACHABLE_MS));
     }
 
     /// The answer is on its way.

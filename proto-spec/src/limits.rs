@@ -69,6 +69,8 @@ pub const ENROLMENT_MS: u64 = 60_000;
 pub const REQUESTS_OPEN_MAX: usize = 256;
 /// A request to another host is given up after this time.
 pub const REQUEST_MS: u64 = 5_000;
+/// A joiner whose coordinator cannot be reached gives up after this time: two more tries.
+pub const JOIN_UNREACHABLE_MS: u64 = 5_000;
 /// A joiner without an answer asks again after this time.
 pub const JOIN_RETRY_MS: u64 = 2_000;
 /// Shares that one host holds.

@@ -141,7 +141,8 @@ impl Putting {
 
     /// A holder refused.
     pub fn refused(&mut self, from: HostId, refused: Refused, now: Time) -> Next {
-        if let Some(index) = self.index_of(&from) {
+        // What is said after a receipt, be it of a repeated offer, takes nothing back.
+        if let Some(index) = self.index_of(&from).filter(|index| !self.receipts.contains_key(index)) {
             if is_passing(refused.check) {
                 let soon = now.plus(RETRY_MS);
                 self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
@@ -165,11 +166,13 @@ impl Putting {
         if self.stage != Stage::AwaitingReceipts {
             return Next::Wait;
         }
-        if self.receipts.len() == self.holders.len() {
-            return Next::Record;
-        }
         let lost = self.refused.values().filter(|refused| !is_passing(refused.check)).count();
-        if self.holders.len() - lost < self.needed() { Next::Fail(self.too_few()) } else { Next::Wait }
+        let left = self.holders.len().saturating_sub(lost);
+        match self.receipts.len() {
+            _ if left < self.needed() => Next::Fail(self.too_few()),
+            receipts if receipts >= left => Next::Record,
+            _ => Next::Wait,
+        }
     }
 
     fn needed(&self) -> usize {

@@ -259,8 +259,6 @@ pub enum Purpose {
     Group,
     /// Order in which placement walks the hosts.
     Placement,
-    /// Proof of possession of a vote key, bound to its host.
-    VoteKey,
     /// The share-receiving key of a host.
     ShareReceiving,
     /// The period key of a host.
@@ -291,7 +289,6 @@ impl Purpose {
             Self::Commitments => "commitments",
             Self::Group => "group",
             Self::Placement => "placement",
-            Self::VoteKey => "vote-key",
             Self::ShareReceiving => "share-receiving",
             Self::Period => "period",
             Self::Records => "records",

@@ -1,5 +1,6 @@
 //! The main job, shown to a person: put a credential in, lose machines, read it back, refuse who changed.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -19,7 +20,7 @@ struct Show {
 
 impl Show {
     fn heading(&mut self, text: &str) {
-        println!("\n\x1b[1m{text}\x1b[0m");
+        println!("\n{}", bold(text));
         self.step = Instant::now();
     }
 
@@ -134,15 +135,18 @@ fn lose_and_read(
     print_indented(&refused.err);
     wrong_unless(refused.code == 4 && refused.out.is_empty(), &format!("exit code {}, not 4", refused.code))?;
     show.done("refused by name within two epochs: exit code 4");
-    println!(
-        "\n\x1b[1mEvery byte and every refusal was right.\x1b[0m  {:.1} s in all",
-        show.since.elapsed().as_secs_f64()
-    );
+    let right = bold("Every byte and every refusal was right.");
+    println!("\n{right}  {:.1} s in all", show.since.elapsed().as_secs_f64());
     if keep {
         mesh.leave_running()?;
         say_how_to_play(&mesh);
     }
     Ok(())
+}
+
+/// Bold where a person looks at it.
+fn bold(text: &str) -> String {
+    if std::io::stdout().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 fn get(mesh: &Mesh) -> Result<Said, TestnetError> {

@@ -33,6 +33,11 @@ fn p3_acknowledged_puts_survive_sigkill_of_all_and_a_power_cut_of_the_tpms() {
 }
 
 #[test]
+fn a_slow_chip_keeps_up_and_a_sick_one_takes_out_its_own_host_until_it_works_again() {
+    run("chips", &[]);
+}
+
+#[test]
 fn tools_of_others_accept_what_we_make_and_we_accept_what_they_make() {
     run("outside", &[]);
 }

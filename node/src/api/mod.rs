@@ -22,7 +22,7 @@ pub const FORMAT: u32 = 1;
 /// An error as the socket and `-o json` give it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// `refused`, `not_found`, `too_few_holders`, `no_coordinator`, `membership`, `local`, `usage`, `unreachable`.
+    /// `refused`, `not_ready`, `not_found`, `too_few_holders`, `no_coordinator`, `membership`, `local`, `usage`, `unreachable`.
     pub code: String,
     /// One sentence.
     pub message: String,
@@ -85,7 +85,7 @@ impl ErrorBody {
         };
         let check = check_text(refused.check);
         Self {
-            code: "refused".to_owned(),
+            code: if refused.check.is_passing() { "not_ready" } else { "refused" }.to_owned(),
             message: match &subject {
                 Some(subject) => format!("refused: check {check}, subject {subject}, epoch {}", refused.round),
                 None => format!("refused: check {check}, epoch {}", refused.round),

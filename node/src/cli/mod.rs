@@ -185,7 +185,7 @@ fn exit_code(code: &str) -> u8 {
         "usage" => 2,
         "not_found" => 3,
         "refused" => 4,
-        "too_few_holders" | "no_coordinator" => 5,
+        "too_few_holders" | "no_coordinator" | "not_ready" => 5,
         "unreachable" => 6,
         _ => 1,
     }

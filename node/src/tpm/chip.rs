@@ -27,7 +27,7 @@ use tss_esapi::structures::{
 use tss_esapi::traits::{Marshall as _, UnMarshall as _};
 use tss_esapi::{Context, TctiNameConf};
 
-use super::sessions::{flush, refused, with_ek_policy, with_session};
+use super::sessions::{flush, refused, with_authorisation, with_ek_policy, with_session};
 use super::{ChipKeys, EkKind, Opened, Sealed, StoredEk, TpmError};
 
 /// A quote is tried again where a PCR moved between reading and quoting: common in the first minute of a boot.
@@ -238,11 +238,13 @@ impl Chip {
             let list = selection(pcrs)?;
             let data = qualifying.0.to_vec().try_into().map_err(refused("qualifying data"))?;
             let (attest, signature) = self.with_ak(|context, ak| {
-                context
-                    .execute_with_session(Some(AuthSession::Password), |context| {
-                        context.quote(ak, data, SignatureScheme::Null, list)
-                    })
-                    .map_err(refused("Quote"))
+                with_authorisation(context, |context, session| {
+                    context
+                        .execute_with_session(Some(session), |context| {
+                            context.quote(ak, data, SignatureScheme::Null, list)
+                        })
+                        .map_err(refused("Quote"))
+                })
             })?;
             let attest = attest.marshall().map_err(refused("a quote"))?;
             let signature = signature.marshall().map_err(refused("a signature"))?;
@@ -269,12 +271,14 @@ impl Chip {
         let secret = EncryptedSecret::try_from(blob.encrypted_seed.clone()).map_err(refused("a challenge"))?;
         self.with_ak(|context, ak| {
             let ek = ek::create_ek_object_2(context, algorithm(kind), None).map_err(refused("the endorsement key"))?;
-            let result = with_ek_policy(context, kind, |context, policy| {
-                context
-                    .execute_with_sessions((Some(AuthSession::Password), Some(policy), None), |context| {
-                        context.activate_credential(ak, ek, object, secret)
-                    })
-                    .map_err(refused("ActivateCredential"))
+            let result = with_ek_policy(context, kind, ek, |context, policy| {
+                with_authorisation(context, |context, session| {
+                    context
+                        .execute_with_sessions((Some(session), Some(policy), None), |context| {
+                            context.activate_credential(ak, ek, object, secret)
+                        })
+                        .map_err(refused("ActivateCredential"))
+                })
             });
             flush(context, ObjectHandle::from(ek));
             result.map(|digest| SecretBytes::copy_of(digest.value()))

@@ -1,5 +1,5 @@
-//! Sessions of the chip: every one is salted by a key of the chip and encrypts its parameters, so that nobody between
-//! the daemon and the chip reads a secret; every one is flushed, whatever happens in between.
+//! Sessions of the chip: they encrypt their parameters, those that carry secrets are salted by a key of the chip, so
+//! that nobody between the daemon and the chip reads one; every one is flushed, whatever happens in between.
 
 use tss_esapi::Context;
 use tss_esapi::attributes::SessionAttributesBuilder;
@@ -44,17 +44,32 @@ pub(super) fn with_session<T>(
     result
 }
 
-/// Runs a command under the policy of an endorsement key: whoever has the endorsement hierarchy's authorisation.
+/// Runs a command that an authorisation value allows, in an HMAC session: the value itself never travels.
+pub(super) fn with_authorisation<T>(
+    context: &mut Context,
+    command: impl FnOnce(&mut Context, AuthSession) -> Result<T, TpmError>,
+) -> Result<T, TpmError> {
+    let cipher = SymmetricDefinition::AES_128_CFB;
+    let session = begin(context, None, SessionType::Hmac, cipher, HashingAlgorithm::Sha256)?;
+    let result = command(context, session);
+    context.clear_sessions();
+    flush(context, SessionHandle::from(session).into());
+    result
+}
+
+/// Runs a command under the policy of an endorsement key: whoever has the endorsement hierarchy's authorisation. That
+/// key salts the session, so that what the chip gives back is read by nobody in between.
 pub(super) fn with_ek_policy<T>(
     context: &mut Context,
     kind: EkKind,
+    salt: KeyHandle,
     command: impl FnOnce(&mut Context, AuthSession) -> Result<T, TpmError>,
 ) -> Result<T, TpmError> {
     let (hash, cipher) = match kind {
         EkKind::EccP384 => (HashingAlgorithm::Sha384, SymmetricDefinition::AES_256_CFB),
         EkKind::Rsa2048 => (HashingAlgorithm::Sha256, SymmetricDefinition::AES_128_CFB),
     };
-    let session = start(context, None, SessionType::Policy, cipher, hash)?;
+    let session = start(context, Some(salt), SessionType::Policy, cipher, hash)?;
     let result = satisfy(context, kind, session).and_then(|()| command(context, session));
     context.clear_sessions();
     flush(context, SessionHandle::from(session).into());
@@ -86,6 +101,7 @@ fn satisfy(context: &mut Context, kind: EkKind, session: AuthSession) -> Result<
     Ok(())
 }
 
+/// A session that encrypts its parameters: of the sessions of one command, only one may.
 fn start(
     context: &mut Context,
     salt: Option<KeyHandle>,
@@ -93,13 +109,23 @@ fn start(
     cipher: SymmetricDefinition,
     hash: HashingAlgorithm,
 ) -> Result<AuthSession, TpmError> {
-    let session = context
-        .start_auth_session(salt, None, None, kind, cipher, hash)
-        .map_err(refused("a session"))?
-        .ok_or_else(|| TpmError::Command("a session", "no handle".to_owned()))?;
+    let session = begin(context, salt, kind, cipher, hash)?;
     let (attributes, mask) = SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).build();
     context.tr_sess_set_attributes(session, attributes, mask).map_err(refused("session attributes"))?;
     Ok(session)
+}
+
+fn begin(
+    context: &mut Context,
+    salt: Option<KeyHandle>,
+    kind: SessionType,
+    cipher: SymmetricDefinition,
+    hash: HashingAlgorithm,
+) -> Result<AuthSession, TpmError> {
+    context
+        .start_auth_session(salt, None, None, kind, cipher, hash)
+        .map_err(refused("a session"))?
+        .ok_or_else(|| TpmError::Command("a session", "no handle".to_owned()))
 }
 
 /// Flushes a handle. A chip that refuses this has lost it already.

@@ -28,6 +28,12 @@ struct Sighting {
     address: Address,
 }
 
+impl Sighting {
+    fn is_newer_than(&self, other: &Appraised) -> bool {
+        self.appraised.as_ref().is_ok_and(|own| own.evidence().round > other.evidence().round)
+    }
+}
+
 /// An enrolment that waits for its answer.
 struct Open {
     challenge: OpenChallenge,
@@ -126,7 +132,13 @@ impl State {
     /// Appraises a member's evidence of this epoch and remembers where it is.
     pub fn see(&mut self, view: View<'_>, host: &HostId, signed: &SignedEvidence, address: Address) {
         let appraised = view.appraise(signed).map(|(appraised, _)| appraised);
-        self.seen.insert(*host, Sighting { appraised, address });
+        let known = self.seen.get_mut(host);
+        match (known, appraised) {
+            // Messages overtake each other: what comes late takes nothing back.
+            (Some(known), Err(Check::EvidenceStale)) => known.address = address,
+            (Some(known), Ok(late)) if known.is_newer_than(&late) => known.address = address,
+            (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address })),
+        }
     }
 
     /// How every member stands.
@@ -192,20 +204,17 @@ impl State {
 
     fn draw(&self, view: View<'_>, order: &PutOrder) -> Result<Group, Check> {
         let epoch = view.epochs.current(view.calendar, view.now).ok_or(Check::OwnEpoch)?;
-        let stands = |record: &&MemberRecord| record.role == Role::Host && self.evidence(view, &record.host).is_some();
-        let hosts: Vec<&MemberRecord> = view.records.members().map(Member::record).filter(stands).collect();
-        let candidates: Vec<PlacementCandidate<'_>> = hosts
-            .iter()
-            .map(|record| PlacementCandidate {
-                host: record.host,
-                domain: &record.domain,
-                region: &record.region,
-                zone: &record.zone,
-            })
-            .collect();
+        let hosts = || view.records.members().map(Member::record).filter(|record| record.role == Role::Host);
+        let standing: Vec<PlacementCandidate<'_>> =
+            hosts().filter(|record| self.evidence(view, &record.host).is_some()).map(candidate).collect();
         let number = view.records.applied().to_be_bytes();
         let id = GroupId(Purpose::Group.digest(&[&view.mesh.0, &epoch.beacon().0, &number]).0);
-        let holders = placement::draw(order.terms, &candidates, epoch.beacon(), &id.0)?;
+        let holders = placement::draw(order.terms, &standing, epoch.beacon(), &id.0).map_err(|check| {
+            // Could all hosts together meet the terms, it is a matter of waiting for those that do not stand.
+            let all: Vec<PlacementCandidate<'_>> = hosts().map(candidate).collect();
+            let possible = placement::draw(order.terms, &all, epoch.beacon(), &id.0).is_ok();
+            if possible { Check::EvidenceMissing } else { check }
+        })?;
         Ok(Group { id, terms: order.terms, generation: Generation(1), holders })
     }
 
@@ -287,6 +296,10 @@ impl State {
             holders: group.holders.iter().map(holder).collect::<Option<Vec<_>>>().ok_or(Check::Membership)?,
         })
     }
+}
+
+fn candidate(record: &MemberRecord) -> PlacementCandidate<'_> {
+    PlacementCandidate { host: record.host, domain: &record.domain, region: &record.region, zone: &record.zone }
 }
 
 /// What a holder signs for a stored share.

@@ -462,6 +462,10 @@ impl Host {
     }
 
     fn on_undeliverable(&mut self, now: Now, to: &TransportKey, actions: &mut Actions) {
+        if let Some((joining, _)) = self.joining.as_mut().filter(|(joining, _)| joining.ticket.pins.coordinator == *to)
+        {
+            joining.unreachable(now.monotonic);
+        }
         self.put_unreachable(now, to, actions);
         self.reading_unreachable(now, to, actions);
     }
