@@ -1,6 +1,6 @@
 //! Epochs: what time it is in the mesh, and until when a round is *current*.
 //!
-//! In this step the coordinator signs 32 random bytes per epoch with a plain BLS key. The threshold beacon and the
+//! In this step the coordinator signs 32 bytes per epoch that follow from its key, with a plain BLS key. The threshold beacon and the
 //! header will take its place; what is current will not change.
 
 use serde::{Deserialize, Serialize};

@@ -224,7 +224,7 @@ impl Check {
             Self::Group => "the shard group changed meanwhile; put again",
             Self::Receipts => "too few holders stored their share; try again",
             Self::Spread => "enrol hosts in more domains, or ask for other -k, -n or --tolerate-domains",
-            Self::Capacity => "a bound is reached; try again later or remove what is not needed",
+            Self::Capacity => "a bound is reached; puts that died hold room until the same name is put again",
             Self::Record => "the records do not allow it",
             Self::Unknown => "see `vouchsafe ls`",
             Self::NotReady => "the host is starting; try again in a few seconds",

@@ -61,6 +61,7 @@ pub struct Reading {
     pieces: BTreeMap<ShareIndex, Piece>,
     good: Vec<HostId>,
     refused: BTreeMap<HostId, Refused>,
+    doubted: BTreeSet<HostId>,
     silent: BTreeSet<HostId>,
     payload_tried: BTreeSet<HostId>,
 }
@@ -96,6 +97,7 @@ impl Reading {
             pieces: BTreeMap::new(),
             good: Vec::new(),
             refused: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             silent: BTreeSet::new(),
             payload_tried: BTreeSet::new(),
         }
@@ -121,12 +123,11 @@ impl Reading {
     /// The holders that have not answered for good: they are asked again.
     pub fn take_retries(&mut self) -> Vec<MapHolder> {
         self.retry_at = None;
-        self.silent.clear();
         self.refused.retain(|_, refused| !is_passing(refused.check));
         let Some(opened) = &self.opened else { return Vec::new() };
         let open = |holder: &&MapHolder| {
             let host = &holder.host;
-            !self.good.contains(host) && !self.refused.contains_key(host)
+            !self.good.contains(host) && !self.refused.contains_key(host) && !self.silent.contains(host)
         };
         opened.map.holders.iter().filter(open).cloned().collect()
     }
@@ -151,10 +152,16 @@ impl Reading {
         }
         // The owner signed the bytes; how the signature is wrapped says nothing.
         if head.bytes != opened.map.head.bytes {
-            let behind = HeadVerified::check(view.suite, view.mesh, head)
-                .is_ok_and(|other| other.head().id() == self.id && other.head().number < opened.head.head().number);
-            let check = if behind { Check::NotReady } else { Check::Share };
-            return self.refused(view, from, Refused::new(check, Subject::Host(from)));
+            let other =
+                HeadVerified::check(view.suite, view.mesh, head).ok().filter(|other| other.head().id() == self.id);
+            let asked_for = opened.head.head().number;
+            return match other.map(|other| other.head().number) {
+                Some(number) if number > asked_for => self.begin_again(view.now.monotonic),
+                Some(number) if number < asked_for => {
+                    self.refused(view, from, Refused::new(Check::NotReady, Subject::Host(from)))
+                }
+                _ => self.refused(view, from, Refused::new(Check::Share, Subject::Host(from))),
+            };
         }
         let placed = usize::from(index.0).checked_sub(1).and_then(|at| opened.map.holders.get(at));
         let fits =
@@ -174,23 +181,45 @@ impl Reading {
     /// A holder refused.
     pub fn refused(&mut self, view: View<'_>, from: HostId, refused: Refused) -> Next {
         if let Stage::AwaitingPayload { asked, .. } = &self.stage {
-            return if *asked == from { self.ask_payload() } else { Next::Wait };
+            return match refused.check {
+                Check::HeadOrder => self.begin_again(view.now.monotonic),
+                _ if *asked == from => self.ask_payload(),
+                _ => Next::Wait,
+            };
         }
         if is_passing(refused.check) {
-            let soon = view.now.monotonic.plus(RETRY_MS);
-            self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
+            self.ask_again_soon(view.now.monotonic);
         }
         self.refused.insert(from, refused);
         self.settle()
     }
 
+    fn ask_again_soon(&mut self, now: Time) {
+        let soon = now.plus(RETRY_MS);
+        self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// A newer head is recorded than the map says: from the start, with another map.
+    fn begin_again(&mut self, now: Time) -> Next {
+        let (rounds, deadline) = (std::mem::take(&mut self.rounds), self.deadline);
+        let round = rounds.first().copied().unwrap_or(Round(0));
+        *self = Self { rounds, ..Self::new(self.id, self.host, round, deadline) };
+        self.ask_again_soon(now);
+        Next::Wait
+    }
+
     /// A holder cannot be reached.
-    pub fn unreachable(&mut self, from: HostId) -> Next {
+    pub fn unreachable(&mut self, from: HostId, now: Time) -> Next {
         if let Stage::AwaitingPayload { asked, .. } = &self.stage {
             return if *asked == from { self.ask_payload() } else { Next::Wait };
         }
         // What is said of a connection says nothing of an answer that is here already.
         if self.good.contains(&from) {
+            return Next::Wait;
+        }
+        // The first time it may have been an older message, or a connection of before the holder's restart.
+        if self.doubted.insert(from) {
+            self.ask_again_soon(now);
             return Next::Wait;
         }
         self.silent.insert(from);
@@ -216,6 +245,7 @@ impl Reading {
             self.pieces.iter().map(|(index, piece)| (*index, &piece.share)).collect();
         if let Some(scalar) = view.suite.combine(k, &shares, &c0) {
             self.pieces.clear();
+            self.retry_at = Some(view.now.monotonic.plus(SILENCE_MS));
             self.stage = Stage::AwaitingPayload { scalar, asked: self.host };
             return self.ask_payload();
         }
@@ -286,14 +316,19 @@ impl Reading {
 
     /// The holder that was asked for the payload is silent: the next one is asked.
     pub fn payload_again(&mut self) -> Next {
-        self.ask_payload()
+        match self.ask_payload() {
+            // All were asked: one of them may just be slow.
+            Next::Fail(_) => Next::Wait,
+            next => next,
+        }
     }
 
     /// A holder's payload.
     pub fn payload(&mut self, from: HostId, pieces: &[Vec<u8>]) -> Next {
         let Some(opened) = &self.opened else { return Next::Wait };
-        let Stage::AwaitingPayload { scalar, asked } = &self.stage else { return Next::Wait };
-        if *asked != from {
+        let Stage::AwaitingPayload { scalar, .. } = &self.stage else { return Next::Wait };
+        // A slow holder's answer is as good as that of the one that was asked after it: the digest says so.
+        if !self.payload_tried.contains(&from) {
             return Next::Wait;
         }
         let head = opened.head.head();

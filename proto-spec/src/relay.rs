@@ -46,6 +46,8 @@ pub struct Putting {
     pub deadline: Time,
     /// When to ask again.
     pub retry_at: Option<Time>,
+    /// How long silence is waited out before a share is offered again: a payload may be on its way still.
+    silence_ms: u64,
     wait: Wait,
     package: Package,
     receipts: BTreeMap<ShareIndex, PutReceipt>,
@@ -87,6 +89,7 @@ impl Putting {
             stage: Stage::AwaitingReceipts,
             deadline,
             retry_at: None,
+            silence_ms: SILENCE_MS,
             wait,
             package,
             receipts: BTreeMap::new(),
@@ -119,6 +122,12 @@ impl Putting {
             commitments: self.package.commitments.clone(),
             pieces: self.package.pieces.clone(),
         }
+    }
+
+    /// When to offer again what was not answered: after twice as long each time.
+    pub fn wait_longer(&mut self, now: Time) {
+        self.silence_ms = self.silence_ms.saturating_mul(2);
+        self.retry_at = Some(now.plus(self.silence_ms));
     }
 
     /// Whether a receipt speaks of this very put.
@@ -238,5 +247,6 @@ impl Putting {
 
 /// Refusals that pass by themselves: the holder is starting, or a record behind.
 fn is_passing(check: Check) -> bool {
-    matches!(check, Check::NotReady | Check::Group | Check::Membership)
+    // Room is made as soon as another put of the same owner is recorded.
+    matches!(check, Check::NotReady | Check::Group | Check::Membership | Check::Capacity)
 }

@@ -84,6 +84,8 @@ pub struct World {
     pub answers: VecDeque<Answer>,
     /// Peers that were thrown out, where a hostile one plays along; otherwise that is a finding.
     pub thrown_out: Option<Vec<(usize, Misbehaved)>>,
+    /// Milliseconds by which a machine's wall clock runs ahead.
+    pub clocks_ahead_ms: BTreeMap<usize, u64>,
     /// Whether messages get lost now.
     pub faults: bool,
     /// The planted fault: what waits for a write is released before the write is durable.
@@ -107,6 +109,7 @@ impl World {
             checkers: Checkers::default(),
             answers: VecDeque::new(),
             thrown_out: None,
+            clocks_ahead_ms: BTreeMap::new(),
             faults: false,
             acknowledges_before_flush: false,
             scenario,
@@ -118,9 +121,10 @@ impl World {
         }
     }
 
-    fn now(&self) -> Now {
+    fn now(&self, machine: usize) -> Now {
         // The monotonic clock starts elsewhere than the wall clock, so that nothing can confuse them.
-        Now { monotonic: Time(self.now_ms + 5_000), wall_ms: WALL_START_MS + self.now_ms }
+        let ahead = self.clocks_ahead_ms.get(&machine).copied().unwrap_or(0);
+        Now { monotonic: Time(self.now_ms + 5_000), wall_ms: WALL_START_MS + self.now_ms + ahead }
     }
 
     /// Digest over everything that every host did.
@@ -249,7 +253,7 @@ impl World {
     }
 
     fn feed(&mut self, machine: usize, event: Event) {
-        let now = self.now();
+        let now = self.now(machine);
         let mut actions = Vec::new();
         let Some(running) = self.machines.get_mut(machine).and_then(|machine| machine.running.as_mut()) else { return };
         running.host.handle(now, event, &mut actions);

@@ -220,3 +220,40 @@ fn the_checker_of_the_test_above_sees_a_share_that_goes_to_whom_nobody_allows() 
     assert!(matches!(run.ask(reader, LocalCommand::Get(id), WAIT_MS), Some(Ok(LocalReply::Secret(_)))));
     assert!(run.world.checkers.findings().iter().any(|finding| finding.starts_with("P1")));
 }
+
+#[test]
+fn a_founder_whose_clock_ran_ahead_for_a_moment_goes_on_as_if_nothing_had_been() {
+    let mut run = mesh();
+    run.begin_put(1);
+    run.settle(10_000);
+    let deposit = run.deposits.first().expect("a put").clone();
+    run.world.clocks_ahead_ms.insert(0, 3_600_000);
+    run.settle(3_000);
+    run.world.clocks_ahead_ms.clear();
+    run.settle(10_000);
+    let read = run.ask(run.reader(), LocalCommand::Get(deposit.id), WAIT_MS);
+    assert!(matches!(read, Some(Ok(LocalReply::Secret(_)))), "{read:?}");
+    run.begin_put(2);
+    run.settle(10_000);
+    assert!(run.deposits.last().is_some_and(|deposit| deposit.acknowledged), "puts go on too");
+}
+
+#[test]
+fn ten_readings_at_once_are_all_answered() {
+    let mut run = mesh();
+    run.begin_put(1);
+    run.settle(10_000);
+    let id = run.deposits.first().expect("a put").id;
+    let reader = run.reader();
+    let asked: Vec<_> = (0..10).filter_map(|_| run.world.command(reader, LocalCommand::Get(id))).collect();
+    assert_eq!(asked.len(), 10);
+    let mut answered = 0;
+    let until = run.world.now_ms + 10_000;
+    while run.world.now_ms < until {
+        run.world.run_until(until);
+        while let Some(answer) = run.world.answers.pop_front() {
+            answered += usize::from(matches!(answer.reply, Ok(LocalReply::Secret(_))));
+        }
+    }
+    assert_eq!(answered, 10);
+}

@@ -5,7 +5,7 @@
 
 mod codec;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +43,10 @@ const CONNECTIONS: u32 = 1200;
 const PENDING: u32 = 64;
 /// Connections of one peer: QUIC and TCP at once, and one more while a restarted peer's old one dies.
 const CONNECTIONS_PER_PEER: u32 = 4;
-/// Messages of one peer that are read at once.
-const STREAMS: usize = 8;
+/// Messages to one peer that are under way at once; further ones wait their turn.
+const UNDER_WAY: usize = 8;
+/// Streams of one connection in both directions together: room for a peer's messages beside this host's own.
+const STREAMS: usize = 4 * UNDER_WAY;
 /// Bytes that may wait for one peer; beyond them messages to it are undeliverable.
 const WAITING_BYTES: usize = 16 * MESSAGE_MAX;
 /// Arrivals that may wait for the driver; while it is full, nothing more is read from sockets.
@@ -115,10 +117,18 @@ pub struct Network {
     swarm: Swarm<Behaviour>,
     under_way: BTreeMap<OutboundRequestId, Sent>,
     waiting: BTreeMap<PeerId, usize>,
+    lines: BTreeMap<PeerId, Line>,
     orders: mpsc::Receiver<Order>,
     arrivals: mpsc::Sender<Arrival>,
     /// Messages whose peer's name was looked up.
     resolved: (mpsc::UnboundedSender<Resolved>, mpsc::UnboundedReceiver<Resolved>),
+}
+
+/// Messages to one peer.
+#[derive(Default)]
+struct Line {
+    under_way: usize,
+    waiting: VecDeque<Resolved>,
 }
 
 /// A message and where its peer is.
@@ -170,6 +180,7 @@ impl Network {
             swarm,
             under_way: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            lines: BTreeMap::new(),
             orders: orders_end,
             arrivals,
             resolved: mpsc::unbounded_channel(),
@@ -225,6 +236,11 @@ impl Network {
     }
 
     fn dispatch(&mut self, sent: Sent, addresses: Vec<Multiaddr>) {
+        let line = self.lines.entry(sent.peer).or_default();
+        if line.under_way >= UNDER_WAY {
+            return line.waiting.push_back((sent, addresses));
+        }
+        line.under_way += 1;
         let frame = Frame::Message(sent.bytes.clone());
         let messages = &mut self.swarm.behaviour_mut().messages;
         let id = messages.send_request_with_addresses(&sent.peer, frame, addresses);
@@ -237,6 +253,14 @@ impl Network {
             *waiting = waiting.saturating_sub(sent.bytes.len());
             if *waiting == 0 {
                 self.waiting.remove(&sent.peer);
+            }
+        }
+        if let Some(line) = self.lines.get_mut(&sent.peer) {
+            line.under_way = line.under_way.saturating_sub(1);
+            match line.waiting.pop_front() {
+                Some((next, addresses)) => self.dispatch(next, addresses),
+                None if line.under_way == 0 => drop(self.lines.remove(&sent.peer)),
+                None => {}
             }
         }
         Some(sent)
@@ -376,6 +400,22 @@ mod tests {
         send(vec![7; MESSAGE_MAX + 1]).await.unwrap();
         let got = right.arrivals.recv().await;
         assert!(matches!(got, Some(Arrival::Garbage(_, DecodeError::TooLong { .. }))), "{got:?}");
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_messages_to_one_peer_arrives_whole() {
+        let (left, mut right, to, address) = pair().await;
+        for number in 0..100_u8 {
+            let order = Order::Send { to, address: address.clone(), bytes: vec![number; 1000] };
+            left.orders.send(order).await.unwrap();
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < 100 {
+            match right.arrivals.recv().await {
+                Some(Arrival::Bytes(_, bytes)) => seen.insert(bytes[0]),
+                other => panic!("{other:?} after {} messages", seen.len()),
+            };
+        }
     }
 
     #[tokio::test]

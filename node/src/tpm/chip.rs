@@ -46,7 +46,8 @@ const SECRET_BYTES: usize = 32;
 /// The chip, and what was made in it for this host.
 pub(super) struct Chip {
     name: String,
-    context: Context,
+    /// None after a failure, until it opens again.
+    context: Option<Context>,
     keys: Option<ChipKeys>,
     ak_auth: SecretBytes,
 }
@@ -60,23 +61,32 @@ fn algorithm(kind: EkKind) -> AsymmetricAlgorithmSelection {
 
 impl Chip {
     pub(super) fn open(name: &str) -> Result<Self, TpmError> {
-        let context = open_context(name)?;
+        let context = Some(open_context(name)?);
         Ok(Self { name: name.to_owned(), context, keys: None, ak_auth: SecretBytes::default() })
     }
 
     /// A new context in place of one that failed.
     pub(super) fn reopen(&mut self) {
+        // The old one first: a chip without a resource manager has room for one client.
+        self.context = None;
         match open_context(&self.name) {
-            Ok(context) => self.context = context,
+            Ok(context) => self.context = Some(context),
             Err(error) => tracing::warn!(%error, "the TPM does not open; the next question tries again"),
         }
+    }
+
+    fn context(&mut self) -> Result<&mut Context, TpmError> {
+        if self.context.is_none() {
+            self.context = Some(open_context(&self.name)?);
+        }
+        self.context.as_mut().ok_or(TpmError::Wedged)
     }
 
     /// The endorsement keys that this chip has: those with a certificate, or else the one that every chip has.
     fn endorsement_keys(&mut self) -> Result<Vec<StoredEk>, TpmError> {
         let mut found = Vec::new();
         for kind in [EkKind::EccP384, EkKind::Rsa2048] {
-            match ek::retrieve_ek_pubcert(&mut self.context, algorithm(kind)) {
+            match ek::retrieve_ek_pubcert(self.context()?, algorithm(kind)) {
                 Ok(certificate) => found.push(StoredEk { kind, public: self.ek_public(kind)?, certificate }),
                 Err(error) if is_no_such_handle(&error) => {}
                 Err(error) => return Err(refused("reading an endorsement certificate")(error)),
@@ -101,10 +111,10 @@ impl Chip {
         kind: EkKind,
         command: impl FnOnce(&mut Context, KeyHandle) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
-        let ek =
-            ek::create_ek_object_2(&mut self.context, algorithm(kind), None).map_err(refused("the endorsement key"))?;
-        let result = command(&mut self.context, ek);
-        flush(&mut self.context, ek.into());
+        let context = self.context()?;
+        let ek = ek::create_ek_object_2(context, algorithm(kind), None).map_err(refused("the endorsement key"))?;
+        let result = command(context, ek);
+        flush(context, ek.into());
         result
     }
 
@@ -114,15 +124,15 @@ impl Chip {
         command: impl FnOnce(&mut Context, KeyHandle) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
         let public = storage_public().map_err(refused("a template"))?;
-        let key = self
-            .context
+        let context = self.context()?;
+        let key = context
             .execute_with_session(Some(AuthSession::Password), |context| {
                 context.create_primary(Hierarchy::Owner, public, None, None, None, None)
             })
             .map_err(refused("a storage key"))?
             .key_handle;
-        let result = command(&mut self.context, key);
-        flush(&mut self.context, key.into());
+        let result = command(context, key);
+        flush(context, key.into());
         result
     }
 
@@ -199,10 +209,11 @@ impl Chip {
     }
 
     fn read_pcrs(&mut self, pcrs: &[u8]) -> Result<BTreeMap<u8, SpecDigest>, TpmError> {
-        self.context.clear_sessions();
+        let context = self.context()?;
+        context.clear_sessions();
         let mut values = BTreeMap::new();
         for some in pcrs.chunks(PCRS_AT_ONCE) {
-            let (_, _, digests) = self.context.pcr_read(selection(some)?).map_err(refused("PCR_Read"))?;
+            let (_, _, digests) = context.pcr_read(selection(some)?).map_err(refused("PCR_Read"))?;
             if digests.value().len() != some.len() {
                 return Err(TpmError::Command("PCR_Read", "the SHA-256 bank is not active".to_owned()));
             }
@@ -226,9 +237,10 @@ impl Chip {
         let ak = self.with_ek(keys.parent, |context, ek| {
             ak::load_ak(context, ek, Some(auth), private, public).map_err(refused("loading the attestation key"))
         })?;
-        let result = command(&mut self.context, ak);
-        self.context.clear_sessions();
-        flush(&mut self.context, ak.into());
+        let context = self.context()?;
+        let result = command(context, ak);
+        context.clear_sessions();
+        flush(context, ak.into());
         result
     }
 

@@ -29,8 +29,9 @@ struct Sighting {
 }
 
 impl Sighting {
-    fn is_newer_than(&self, other: &Appraised) -> bool {
-        self.appraised.as_ref().is_ok_and(|own| own.evidence().round > other.evidence().round)
+    fn is_newer_than(&self, view: View<'_>, other: &Appraised) -> bool {
+        let newer = |own: &Appraised| own.evidence().round > other.evidence().round && view.is_current(own);
+        self.appraised.as_ref().is_ok_and(newer)
     }
 }
 
@@ -136,7 +137,7 @@ impl State {
         match (known, appraised) {
             // Messages overtake each other: what comes late takes nothing back.
             (Some(known), Err(Check::EvidenceStale)) => known.address = address,
-            (Some(known), Ok(late)) if known.is_newer_than(&late) => known.address = address,
+            (Some(known), Ok(late)) if known.is_newer_than(view, &late) => known.address = address,
             (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address })),
         }
     }

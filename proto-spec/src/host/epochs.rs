@@ -73,7 +73,10 @@ impl Host {
             return;
         }
         self.presence = by_host(presence);
-        if records > self.ground.records.applied() {
+        // A page that is under way brings what is missing, or its time runs out.
+        let applied = self.ground.records.applied();
+        let on_its_way = self.pulled.is_some_and(|(after, until)| after == applied && now.monotonic < until);
+        if records > applied && !on_its_way {
             self.pull(now, actions);
         }
     }
@@ -81,7 +84,8 @@ impl Host {
     /// Verifies an epoch and, where it is new, quotes over it. False where its signature does not hold.
     pub(super) fn take_epoch(&mut self, now: Now, epoch: &SignedEpoch, actions: &mut Actions) -> bool {
         let Some(view) = self.ground.view(now) else { return true };
-        if view.epochs.newest() >= Some(epoch.round) {
+        let newest = view.epochs.current(view.calendar, now).map(EpochVerified::round);
+        if newest >= Some(epoch.round) {
             return true;
         }
         let Some(key) = view.records.coordinator_key() else { return true };
@@ -168,6 +172,7 @@ impl Host {
         let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);
         self.pull_at = Time(now.monotonic.0.saturating_add(again_ms));
         let after = self.ground.records.applied();
+        self.pulled = Some((after, self.pull_at));
         self.send_to_coordinator(Lane::Direct, Message::RecordsPull { after }, actions);
     }
 

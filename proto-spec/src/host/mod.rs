@@ -217,6 +217,8 @@ pub struct Host {
     /// As the coordinator: every command, to serve to those who follow.
     log: Vec<Vec<u8>>,
     pull_at: Time,
+    /// The index behind which records were asked for last, and until when their page may be on its way.
+    pulled: Option<(u64, Time)>,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
     readings: BTreeMap<RequestId, (Reading, LocalId)>,
@@ -290,6 +292,7 @@ impl Host {
             presence: BTreeMap::new(),
             log: saved.records,
             pull_at: Time(0),
+            pulled: None,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
             readings: BTreeMap::new(),

@@ -173,8 +173,8 @@ impl Host {
         let is_coordinator = self.is_coordinator(from);
         if let Some((putting, _)) = self.puts.get_mut(request) {
             if putting.stage == Stage::AwaitingRecord {
-                // What a slow holder still says changes nothing any more.
-                if is_coordinator {
+                // What a slow holder still says changes nothing any more, be it the coordinator's own share.
+                if is_coordinator && refused.subject == Subject::Request {
                     self.end_put(request, Failure::Refused(refused), actions);
                 }
                 return;
@@ -234,7 +234,7 @@ impl Host {
                 let next = putting.expired();
                 self.follow_put(now, &request, next, actions);
             } else if putting.retry_at.is_some_and(|at| now.monotonic >= at) {
-                putting.retry_at = Some(now.monotonic.plus(SILENCE_MS));
+                putting.wait_longer(now.monotonic);
                 match putting.stage {
                     Stage::AwaitingReceipts => self.offer_shares(&request, actions),
                     Stage::AwaitingRecord => {

@@ -157,13 +157,13 @@ impl Host {
         self.follow_reading(request, next, actions);
     }
 
-    pub(super) fn reading_unreachable(&mut self, _now: Now, to: &TransportKey, actions: &mut Actions) {
+    pub(super) fn reading_unreachable(&mut self, now: Now, to: &TransportKey, actions: &mut Actions) {
         let requests: Vec<RequestId> = self.readings.keys().copied().collect();
         for request in requests {
             let Some((reading, _)) = self.readings.get_mut(&request) else { continue };
             let holder: Option<HostId> = reading.holder_by_transport(to);
             if let Some(holder) = holder {
-                let next = reading.unreachable(holder);
+                let next = reading.unreachable(holder, now.monotonic);
                 self.follow_reading(&request, next, actions);
             }
         }
