@@ -137,10 +137,20 @@ fn lose_and_read(
     show.done("refused by name within two epochs: exit code 4");
     let right = bold("Every byte and every refusal was right.");
     println!("\n{right}  {:.1} s in all", show.since.elapsed().as_secs_f64());
-    if keep {
-        mesh.leave_running()?;
-        say_how_to_play(&mesh);
-    }
+    if keep { hand_over(mesh, show) } else { Ok(()) }
+}
+
+/// Mends what the demo broke, so that every command that is printed works.
+fn hand_over(mut mesh: Mesh, show: &mut Show) -> Result<(), TestnetError> {
+    show.heading("9. The instance reboots into what it was, the dead hosts start: the mesh is yours");
+    let instance = mesh.machine_mut("web1")?;
+    instance.kill_daemon();
+    instance.kill_chip();
+    instance.start_chip()?;
+    mesh.revive()?;
+    show.done("all six stand");
+    mesh.leave_running()?;
+    say_how_to_play(&mesh);
     Ok(())
 }
 
