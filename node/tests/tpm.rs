@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use spec::attest::chain::check_ek_certificate;
@@ -32,9 +33,14 @@ impl Drop for Chip {
     }
 }
 
+/// Pairs of ports that this process has tried.
+static TRIED: AtomicU16 = AtomicU16::new(0);
+
+/// A pair of free ports. Each process looks in a range of its own, below those that testnets use.
 fn free_port() -> u16 {
-    let pair = (20_000..32_000).step_by(2).skip(usize::try_from(std::process::id() % 3000).expect("small"));
-    pair.into_iter()
+    let own = 10_000 + u16::try_from(std::process::id() % 300).expect("small") * 30;
+    std::iter::repeat_with(|| own + 2 * (TRIED.fetch_add(1, Ordering::Relaxed) % 15))
+        .take(60)
         .find(|port| {
             TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
                 && TcpListener::bind((Ipv4Addr::LOCALHOST, *port + 1)).is_ok()
