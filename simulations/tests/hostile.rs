@@ -198,8 +198,10 @@ fn evidence_of_another_host_or_of_an_old_epoch_opens_no_share() {
     for machine in 0..5 {
         run.world.inject(machine, key, steal(evidence.clone()));
     }
-    // The reader itself, three epochs late.
-    run.settle(8_000);
+    // The reader itself, just too late: round r + 2 has begun, and the holders still remember the epoch of r.
+    let epoch_ms = Scenario::named("calm").expect("a scenario").epoch_ms;
+    let too_late_ms = (evidence.evidence.round.0 + 1) * epoch_ms + 200;
+    run.settle(too_late_ms.saturating_sub(run.world.now_ms));
     let old_reader = run.world.machines[reader].transport;
     run.world.checkers.strangers.insert(reader);
     for machine in 0..5 {
