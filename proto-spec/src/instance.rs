@@ -37,6 +37,14 @@ pub enum Stage {
     },
 }
 
+/// A holder that could not be reached once.
+enum Doubt {
+    /// It will be asked again.
+    ToAsk,
+    /// It was asked again, over a connection of its own: the next report is believed.
+    AskedAgain,
+}
+
 /// A map that was opened and checked.
 struct OpenedMap {
     map: ShardMap,
@@ -61,7 +69,7 @@ pub struct Reading {
     pieces: BTreeMap<ShareIndex, Piece>,
     good: Vec<HostId>,
     refused: BTreeMap<HostId, Refused>,
-    doubted: BTreeSet<HostId>,
+    doubted: BTreeMap<HostId, Doubt>,
     silent: BTreeSet<HostId>,
     payload_tried: BTreeSet<HostId>,
 }
@@ -97,7 +105,7 @@ impl Reading {
             pieces: BTreeMap::new(),
             good: Vec::new(),
             refused: BTreeMap::new(),
-            doubted: BTreeSet::new(),
+            doubted: BTreeMap::new(),
             silent: BTreeSet::new(),
             payload_tried: BTreeSet::new(),
         }
@@ -129,7 +137,13 @@ impl Reading {
             let host = &holder.host;
             !self.good.contains(host) && !self.refused.contains_key(host) && !self.silent.contains(host)
         };
-        opened.map.holders.iter().filter(open).cloned().collect()
+        let retries: Vec<MapHolder> = opened.map.holders.iter().filter(open).cloned().collect();
+        for holder in &retries {
+            if let Some(doubt) = self.doubted.get_mut(&holder.host) {
+                *doubt = Doubt::AskedAgain;
+            }
+        }
+        retries
     }
 
     /// Generation that the map names.
@@ -217,13 +231,20 @@ impl Reading {
         if self.good.contains(&from) {
             return Next::Wait;
         }
-        // The first time it may have been an older message, or a connection of before the holder's restart.
-        if self.doubted.insert(from) {
-            self.ask_again_soon(now);
-            return Next::Wait;
+        match self.doubted.get(&from) {
+            // The first time it may have been an older message, or a connection of before the holder's restart.
+            None => {
+                self.doubted.insert(from, Doubt::ToAsk);
+                self.ask_again_soon(now);
+                Next::Wait
+            }
+            // All that went into the same dead connection is reported: that is one report, not several.
+            Some(Doubt::ToAsk) => Next::Wait,
+            Some(Doubt::AskedAgain) => {
+                self.silent.insert(from);
+                self.settle()
+            }
         }
-        self.silent.insert(from);
-        self.settle()
     }
 
     /// Time is up.

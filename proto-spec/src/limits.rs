@@ -67,8 +67,9 @@ pub const ENROLMENTS_OPEN_MAX: usize = 32;
 pub const ENROLMENT_MS: u64 = 60_000;
 /// Requests of local clients in flight in one daemon.
 pub const REQUESTS_OPEN_MAX: usize = 256;
-/// A request to another host is given up after this time.
-pub const REQUEST_MS: u64 = 5_000;
+/// A request to another host is given up after this time: room for a silent connection's end, two dials after it and
+/// an election.
+pub const REQUEST_MS: u64 = 10_000;
 /// A joiner whose coordinator cannot be reached gives up after this time: two more tries.
 pub const JOIN_UNREACHABLE_MS: u64 = 5_000;
 /// A joiner without an answer asks again after this time.

@@ -8,7 +8,7 @@ mod codec;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codec::{Codec, Frame};
 use libp2p::connection_limits::{self, ConnectionLimits};
@@ -16,7 +16,7 @@ use libp2p::futures::StreamExt as _;
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::request_response::{self, OutboundFailure, OutboundRequestId, ProtocolSupport};
-use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{PeerId, StreamProtocol, SwarmBuilder, memory_connection_limits, noise, tcp, yamux};
 use spec::error::DecodeError;
 use spec::limits::MESSAGE_MAX;
@@ -118,6 +118,8 @@ pub struct Network {
     under_way: BTreeMap<OutboundRequestId, Sent>,
     waiting: BTreeMap<PeerId, usize>,
     lines: BTreeMap<PeerId, Line>,
+    /// Open connections, and since when.
+    connections: BTreeMap<PeerId, BTreeMap<ConnectionId, Instant>>,
     orders: mpsc::Receiver<Order>,
     arrivals: mpsc::Sender<Arrival>,
     /// Messages whose peer's name was looked up.
@@ -181,6 +183,7 @@ impl Network {
             under_way: BTreeMap::new(),
             waiting: BTreeMap::new(),
             lines: BTreeMap::new(),
+            connections: BTreeMap::new(),
             orders: orders_end,
             arrivals,
             resolved: mpsc::unbounded_channel(),
@@ -199,14 +202,46 @@ impl Network {
                 },
                 Some((sent, addresses)) = self.resolved.1.recv() => self.dispatch(sent, addresses),
                 event = self.swarm.select_next_some() => {
-                    if let SwarmEvent::Behaviour(BehaviourEvent::Messages(event)) = event {
-                        self.on_message(event).await;
-                    }
+                    self.on_swarm(event).await;
                 }
             }
             if self.arrivals.is_closed() {
                 return;
             }
+        }
+    }
+
+    async fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Messages(event)) => self.on_message(event).await,
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.connected(peer_id, connection_id, endpoint.is_listener());
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                if let Some(connections) = self.connections.get_mut(&peer_id) {
+                    connections.remove(&connection_id);
+                    if connections.is_empty() {
+                        self.connections.remove(&peer_id);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A peer dials only where it has no connection: when it does, what was open before is dead on its side (it was
+    /// killed and is back), and QUIC would take seconds to notice. Dials that crossed each other are left alone.
+    fn connected(&mut self, peer: PeerId, connection: ConnectionId, from_peer: bool) {
+        let now = Instant::now();
+        let connections = self.connections.entry(peer).or_default();
+        let dead: Vec<ConnectionId> = connections
+            .iter()
+            .filter(|(_, since)| from_peer && now.duration_since(**since) > HANDSHAKE)
+            .map(|(id, _)| *id)
+            .collect();
+        connections.insert(connection, now);
+        for id in dead {
+            let _closed_already = self.swarm.close_connection(id);
         }
     }
 
