@@ -133,6 +133,10 @@ pub enum Check {
     NotReady,
     /// The request reached a host that does not coordinate.
     NotCoordinator,
+    /// A dealer's part of a joint dealing.
+    Deal,
+    /// The mesh is still forming.
+    Forming,
 }
 
 impl Check {
@@ -176,6 +180,8 @@ impl Check {
             Self::Unknown => "unknown",
             Self::NotReady => "not-ready",
             Self::NotCoordinator => "not-coordinator",
+            Self::Deal => "deal",
+            Self::Forming => "forming",
         }
     }
 
@@ -229,6 +235,8 @@ impl Check {
             Self::Unknown => "see `vouchsafe ls`",
             Self::NotReady => "the host is starting; try again in a few seconds",
             Self::NotCoordinator => "the coordinator is another host; try again",
+            Self::Deal => "a host dealt shares of the mesh key that do not hold; the log names it",
+            Self::Forming => "the mesh is forming: invite hosts until there are three",
         }
     }
 }

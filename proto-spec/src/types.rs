@@ -265,6 +265,28 @@ pub enum Purpose {
     Period,
     /// Digest of the replicated state.
     Records,
+    /// What a joint dealing is about.
+    Ceremony,
+    /// One dealer's part of a joint dealing.
+    KeyDeal,
+    /// The record that ends the forming of a mesh.
+    Founding,
+    /// The header of an epoch.
+    Header,
+    /// The unlock of a host's period key.
+    Unlock,
+    /// A partial unlock, sealed to the host that asked.
+    UnlockSeal,
+    /// A share of the mesh key at rest.
+    KeyShare,
+    /// Leaf of a member in the header's tree.
+    MemberLeaf,
+    /// Leaf of a group in the header's tree.
+    GroupLeaf,
+    /// Leaf of a head in its group's tree.
+    HeadLeaf,
+    /// Inner node of a tree.
+    TreeNode,
 }
 
 impl Purpose {
@@ -292,6 +314,17 @@ impl Purpose {
             Self::ShareReceiving => "share-receiving",
             Self::Period => "period",
             Self::Records => "records",
+            Self::Ceremony => "ceremony",
+            Self::KeyDeal => "key-deal",
+            Self::Founding => "founding",
+            Self::Header => "header",
+            Self::Unlock => "unlock",
+            Self::UnlockSeal => "unlock-seal",
+            Self::KeyShare => "key-share",
+            Self::MemberLeaf => "member-leaf",
+            Self::GroupLeaf => "group-leaf",
+            Self::HeadLeaf => "head-leaf",
+            Self::TreeNode => "tree-node",
         }
     }
 

@@ -6,7 +6,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Dealt, Generator, Suite};
+use super::{Dealt, Generator, KeyDealt, Suite};
 use crate::attest::tpm::{CredentialBlob, EccPoint, EkPublic};
 use crate::types::{
     BlsPublic, BlsSignature, Commitment, EcdsaSignature, Ed25519Signature, HpkePublic, SecretBytes, ShareIndex, SshKey,
@@ -86,18 +86,46 @@ fn evaluate(coefficients: &[u64], at: u64) -> u64 {
     coefficients.iter().rev().fold(0, |sum, c| (times(sum, at, ORDER) + c) % ORDER)
 }
 
-fn interpolate(shares: &[(u64, u64)]) -> u64 {
-    let mut sum = 0;
-    for (i, value) in shares {
-        let (mut top, mut bottom) = (1, 1);
-        for (j, _) in shares.iter().filter(|(j, _)| j != i) {
-            top = times(top, *j, ORDER);
-            bottom = times(bottom, (ORDER + j - i) % ORDER, ORDER);
-        }
-        let weight = times(top, power(bottom, ORDER - 2, ORDER), ORDER);
-        sum = (sum + times(weight, *value, ORDER)) % ORDER;
+/// The weights of a sum: ones, or Lagrange's at 0; `None` where two indexes are the same.
+fn weights(dealers: Option<&[ShareIndex]>, count: usize) -> Option<Vec<u64>> {
+    let Some(dealers) = dealers else { return Some(vec![1; count]) };
+    let distinct: std::collections::BTreeSet<u8> = dealers.iter().map(|dealer| dealer.0).collect();
+    if dealers.len() != count || distinct.len() != count || distinct.contains(&0) {
+        return None;
     }
-    sum
+    Some(dealers.iter().map(|dealer| lagrange(u64::from(dealer.0), dealers)).collect())
+}
+
+fn lagrange(i: u64, dealers: &[ShareIndex]) -> u64 {
+    let (mut top, mut bottom) = (1, 1);
+    for j in dealers.iter().map(|dealer| u64::from(dealer.0)).filter(|j| *j != i) {
+        top = times(top, j, ORDER);
+        bottom = times(bottom, (ORDER + j - i) % ORDER, ORDER);
+    }
+    times(top, power(bottom, ORDER - 2, ORDER), ORDER)
+}
+
+/// A signature is the key to the power of the message's digest: linear in the secret, as a real one is.
+fn sign(key: &BlsPublic, tag: &[u8], message: &[u8]) -> Option<BlsSignature> {
+    let exponent = number(&hash(&[tag, message]))? % ORDER;
+    Some(BlsSignature(wide(power(number(&key.0)? % MODULUS, exponent, MODULUS))))
+}
+
+fn evaluate_commitments(points: &[u64], index: ShareIndex) -> u64 {
+    let (mut product, mut exponent) = (1, 1);
+    for point in points {
+        product = times(product, power(point % MODULUS, exponent, MODULUS), MODULUS);
+        exponent = times(exponent, u64::from(index.0), ORDER);
+    }
+    product
+}
+
+fn fits(k: u8, points: &[u64], index: ShareIndex, share: &SecretBytes) -> bool {
+    let Some(share) = number(share.expose()) else { return false };
+    points.len() == usize::from(k)
+        && index.0 != 0
+        && share < ORDER
+        && evaluate_commitments(points, index) == power(BASE, share, MODULUS)
 }
 
 fn keystream(key: &[u8; 32], bytes: &[u8]) -> Vec<u8> {
@@ -134,19 +162,77 @@ impl Suite for Fake {
         generator.secret(32)
     }
     fn bls_public(&self, secret: &SecretBytes) -> Option<BlsPublic> {
-        Some(BlsPublic(stretch(&[b"bls-public", secret.expose()])))
+        Some(BlsPublic(wide(power(BASE, number(secret.expose())? % ORDER, MODULUS))))
     }
     fn bls_sign(&self, secret: &SecretBytes, message: &[u8]) -> Option<BlsSignature> {
-        Some(BlsSignature(stretch(&[b"bls", &self.bls_public(secret)?.0, message])))
+        sign(&self.bls_public(secret)?, b"bls", message)
     }
     fn bls_holds(&self, key: &BlsPublic, message: &[u8], signature: &BlsSignature) -> bool {
-        signature.0 == stretch::<48>(&[b"bls", &key.0, message])
+        sign(key, b"bls", message).as_ref() == Some(signature)
     }
     fn bls_prove(&self, secret: &SecretBytes) -> Option<BlsSignature> {
-        self.bls_sign(secret, b"possession")
+        sign(&self.bls_public(secret)?, b"proof", b"possession")
     }
     fn bls_proof_holds(&self, key: &BlsPublic, proof: &BlsSignature) -> bool {
-        self.bls_holds(key, b"possession", proof)
+        sign(key, b"proof", b"possession").as_ref() == Some(proof)
+    }
+
+    fn beacon_sign(&self, share: &SecretBytes, message: &[u8]) -> Option<BlsSignature> {
+        sign(&self.bls_public(share)?, b"beacon", message)
+    }
+    fn beacon_holds(&self, key: &BlsPublic, message: &[u8], signature: &BlsSignature) -> bool {
+        sign(key, b"beacon", message).as_ref() == Some(signature)
+    }
+    fn key_deal(&self, t: u8, n: u8, constant: Option<&SecretBytes>, generator: &mut Generator) -> Option<KeyDealt> {
+        if t < 2 || n < t {
+            return None;
+        }
+        let mut coefficients: Vec<u64> = (0..t).map(|_| u64::from_be_bytes(generator.bytes()) % ORDER).collect();
+        if let (Some(constant), Some(first)) = (constant, coefficients.first_mut()) {
+            *first = number(constant.expose())? % ORDER;
+        }
+        Some(KeyDealt {
+            secret: scalar_bytes(*coefficients.first()?),
+            commitments: coefficients.iter().map(|c| BlsPublic(wide(power(BASE, *c, MODULUS)))).collect(),
+            shares: (1..=n).map(|i| scalar_bytes(evaluate(&coefficients, u64::from(i)))).collect(),
+        })
+    }
+    fn key_share_fits(&self, t: u8, commitments: &[BlsPublic], index: ShareIndex, share: &SecretBytes) -> bool {
+        let points: Option<Vec<u64>> = commitments.iter().map(|one| number(&one.0)).collect();
+        points.is_some_and(|points| fits(t, &points, index, share))
+    }
+    fn key_sum_shares(&self, dealers: Option<&[ShareIndex]>, shares: &[&SecretBytes]) -> Option<SecretBytes> {
+        let values = shares.iter().map(|share| number(share.expose())).collect::<Option<Vec<u64>>>()?;
+        let weights = weights(dealers, values.len())?;
+        let sum = weights.iter().zip(values).fold(0, |sum, (weight, value)| (sum + times(*weight, value, ORDER)) % ORDER);
+        Some(scalar_bytes(sum))
+    }
+    fn key_sum_commitments(
+        &self,
+        dealers: Option<&[ShareIndex]>,
+        commitments: &[&[BlsPublic]],
+    ) -> Option<Vec<BlsPublic>> {
+        let weights = weights(dealers, commitments.len())?;
+        let sum = |at: usize| {
+            let powers = commitments.iter().zip(&weights).map(|(one, weight)| {
+                Some(power(number(&one.get(at)?.0)? % MODULUS, *weight, MODULUS))
+            });
+            let product = powers.into_iter().try_fold(1, |product, power| Some(times(product, power?, MODULUS)))?;
+            Some(BlsPublic(wide(product)))
+        };
+        (0..commitments.first()?.len()).map(sum).collect()
+    }
+    fn key_public_of(&self, commitments: &[BlsPublic], index: ShareIndex) -> Option<BlsPublic> {
+        let points = commitments.iter().map(|one| number(&one.0)).collect::<Option<Vec<u64>>>()?;
+        Some(BlsPublic(wide(evaluate_commitments(&points, index))))
+    }
+    fn bls_combine(&self, partials: &[(ShareIndex, BlsSignature)]) -> Option<BlsSignature> {
+        let dealers: Vec<ShareIndex> = partials.iter().map(|(index, _)| *index).collect();
+        let weights = weights(Some(&dealers), partials.len())?;
+        let product = partials.iter().zip(weights).try_fold(1, |product, ((_, partial), weight)| {
+            Some(times(product, power(number(&partial.0)? % MODULUS, weight, MODULUS), MODULUS))
+        })?;
+        Some(BlsSignature(wide(product)))
     }
 
     fn deal(&self, terms: Terms, generator: &mut Generator) -> Option<Dealt> {
@@ -161,27 +247,15 @@ impl Suite for Fake {
         })
     }
     fn share_fits(&self, k: u8, commitments: &[Commitment], index: ShareIndex, share: &SecretBytes) -> bool {
-        let Some(share) = number(share.expose()) else { return false };
-        if commitments.len() != usize::from(k) || index.0 == 0 || share >= ORDER {
-            return false;
-        }
-        let mut product = 1;
-        let mut exponent = 1;
-        for one in commitments {
-            let Some(point) = number(&one.0) else { return false };
-            product = times(product, power(point % MODULUS, exponent, MODULUS), MODULUS);
-            exponent = times(exponent, u64::from(index.0), ORDER);
-        }
-        product == power(BASE, share, MODULUS)
+        let points: Option<Vec<u64>> = commitments.iter().map(|one| number(&one.0)).collect();
+        points.is_some_and(|points| fits(k, &points, index, share))
     }
     fn combine(&self, k: u8, shares: &[(ShareIndex, &SecretBytes)], c0: &Commitment) -> Option<SecretBytes> {
-        let shares = shares
-            .get(..usize::from(k))?
-            .iter()
-            .map(|(index, share)| number(share.expose()).map(|share| (u64::from(index.0), share)))
-            .collect::<Option<Vec<_>>>()?;
-        let secret = interpolate(&shares);
-        (commitment(secret) == *c0).then(|| scalar_bytes(secret))
+        let shares = shares.get(..usize::from(k))?;
+        let indexes: Vec<ShareIndex> = shares.iter().map(|(index, _)| *index).collect();
+        let values: Vec<&SecretBytes> = shares.iter().map(|(_, share)| *share).collect();
+        let secret = self.key_sum_shares(Some(&indexes), &values)?;
+        (commitment(number(secret.expose())?) == *c0).then_some(secret)
     }
 
     fn hpke_keys(&self, material: &SecretBytes) -> (SecretBytes, HpkePublic) {

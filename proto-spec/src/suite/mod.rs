@@ -30,6 +30,16 @@ pub struct Dealt {
     pub shares: Vec<SecretBytes>,
 }
 
+/// A BLS secret dealt t-of-n, with commitments where BLS keys live.
+pub struct KeyDealt {
+    /// The constant term, 32 bytes big-endian.
+    pub secret: SecretBytes,
+    /// C_0 … C_{t-1} in G2; C_0 is the public key of the constant term.
+    pub commitments: Vec<BlsPublic>,
+    /// Shares 1 to n, in that order.
+    pub shares: Vec<SecretBytes>,
+}
+
 /// The public-key operations of the protocol.
 pub trait Suite: Send + Sync {
     /// A fresh BLS secret key.
@@ -44,6 +54,24 @@ pub trait Suite: Send + Sync {
     fn bls_prove(&self, secret: &SecretBytes) -> Option<BlsSignature>;
     /// Whether the proof of possession holds.
     fn bls_proof_holds(&self, key: &BlsPublic, proof: &BlsSignature) -> bool;
+
+    /// Signs as drand's quicknet does (Basic scheme, NUL tag, signature in G1); with a share: a partial signature.
+    fn beacon_sign(&self, share: &SecretBytes, message: &[u8]) -> Option<BlsSignature>;
+    /// Whether such a signature holds.
+    fn beacon_holds(&self, key: &BlsPublic, message: &[u8], signature: &BlsSignature) -> bool;
+    /// Deals a BLS secret t-of-n (2 ≤ t): the given constant term, or a fresh one.
+    fn key_deal(&self, t: u8, n: u8, constant: Option<&SecretBytes>, generator: &mut Generator) -> Option<KeyDealt>;
+    /// Whether the share of that index fits exactly t commitments.
+    fn key_share_fits(&self, t: u8, commitments: &[BlsPublic], index: ShareIndex, share: &SecretBytes) -> bool;
+    /// The sum of sub-shares that one receiver got: plain, or weighted by Lagrange at 0 over the dealers.
+    fn key_sum_shares(&self, dealers: Option<&[ShareIndex]>, shares: &[&SecretBytes]) -> Option<SecretBytes>;
+    /// The same sum over the dealers' commitments.
+    fn key_sum_commitments(&self, dealers: Option<&[ShareIndex]>, commitments: &[&[BlsPublic]])
+    -> Option<Vec<BlsPublic>>;
+    /// The public key of the share of that index: partial signatures are checked under it.
+    fn key_public_of(&self, commitments: &[BlsPublic], index: ShareIndex) -> Option<BlsPublic>;
+    /// Combines partial signatures. Too few or wrong ones give a wrong signature: check it under the key.
+    fn bls_combine(&self, partials: &[(ShareIndex, BlsSignature)]) -> Option<BlsSignature>;
 
     /// Deals a fresh random scalar (Feldman over G1).
     fn deal(&self, terms: Terms, generator: &mut Generator) -> Option<Dealt>;

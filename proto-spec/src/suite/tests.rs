@@ -119,3 +119,39 @@ fn the_identity_is_no_key() {
     assert!(!Real.bls_holds(&identity, b"m", &signature));
     assert!(VerifiedKey::check(&Real, &identity, &signature).is_none());
 }
+
+#[test]
+fn any_t_partials_sign_for_the_key_and_fewer_do_not() {
+    for suite in suites() {
+        let dealt = suite.key_deal(3, 5, None, &mut generator(10)).unwrap();
+        let key = dealt.commitments[0];
+        assert_eq!(suite.bls_public(&dealt.secret), Some(key));
+        let partial = |i: u8| {
+            let share = &dealt.shares[usize::from(i) - 1];
+            assert!(suite.key_share_fits(3, &dealt.commitments, ShareIndex(i), share));
+            let signature = suite.beacon_sign(share, b"round").unwrap();
+            let public = suite.key_public_of(&dealt.commitments, ShareIndex(i)).unwrap();
+            assert!(suite.beacon_holds(&public, b"round", &signature));
+            (ShareIndex(i), signature)
+        };
+        let all = suite.bls_combine(&[partial(1), partial(2), partial(3)]).unwrap();
+        assert!(suite.beacon_holds(&key, b"round", &all));
+        assert_eq!(suite.bls_combine(&[partial(5), partial(2), partial(4)]), Some(all));
+        assert_eq!(suite.beacon_sign(&dealt.secret, b"round"), Some(all), "the signature is the key's own");
+        let two = suite.bls_combine(&[partial(1), partial(2)]).unwrap();
+        assert!(!suite.beacon_holds(&key, b"round", &two));
+        assert!(suite.bls_combine(&[partial(1), partial(1), partial(2)]).is_none());
+        assert!(!suite.bls_holds(&key, b"round", &all), "a beacon is no other signature");
+    }
+}
+
+#[test]
+fn a_degree_other_than_agreed_is_no_deal() {
+    for suite in suites() {
+        assert!(suite.key_deal(1, 3, None, &mut generator(11)).is_none());
+        let dealt = suite.key_deal(2, 3, None, &mut generator(11)).unwrap();
+        assert!(!suite.key_share_fits(3, &dealt.commitments, ShareIndex(1), &dealt.shares[0]));
+        assert!(!suite.key_share_fits(2, &dealt.commitments, ShareIndex(2), &dealt.shares[0]));
+        assert!(!suite.key_share_fits(2, &dealt.commitments, ShareIndex(0), &dealt.secret));
+    }
+}

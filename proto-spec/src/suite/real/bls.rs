@@ -12,6 +12,9 @@ const POP_TAG: &[u8] = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_POP_";
 /// The tag of the proofs themselves.
 const PROOF_TAG: &[u8] = b"BLS_POP_BLS12381G1_XMD:SHA-256_SSWU_RO_POP_";
 
+/// The tag of drand's quicknet (Basic scheme): other people's verifiers accept no other.
+const BEACON_TAG: &[u8] = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_";
+
 type Key = SecretKey<Bls12381G1Impl>;
 
 fn key(secret: &SecretBytes) -> Option<Key> {
@@ -30,6 +33,15 @@ pub(super) fn public(secret: &SecretBytes) -> Option<BlsPublic> {
 pub(super) fn sign(secret: &SecretBytes, message: &[u8]) -> Option<BlsSignature> {
     let signature = key(secret)?.sign(SignatureSchemes::ProofOfPossession, message).ok()?;
     Some(BlsSignature(signature.as_raw_value().to_compressed()))
+}
+
+pub(super) fn sign_beacon(share: &SecretBytes, message: &[u8]) -> Option<BlsSignature> {
+    let signature = key(share)?.sign(SignatureSchemes::Basic, message).ok()?;
+    Some(BlsSignature(signature.as_raw_value().to_compressed()))
+}
+
+pub(super) fn beacon_holds(key: &BlsPublic, message: &[u8], signature: &BlsSignature) -> bool {
+    verify(key, message, signature, BEACON_TAG)
 }
 
 pub(super) fn holds(key: &BlsPublic, message: &[u8], signature: &BlsSignature) -> bool {

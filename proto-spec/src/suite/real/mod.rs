@@ -6,10 +6,11 @@ mod credential;
 mod edwards;
 mod hpke;
 mod sharing;
+mod threshold;
 
 pub(crate) use certificate::{Algorithm, verify_certificate_signature};
 
-use super::{Dealt, Generator, Suite};
+use super::{Dealt, Generator, KeyDealt, Suite};
 use crate::attest::tpm::{CredentialBlob, EccPoint, EkPublic};
 use crate::types::{
     BlsPublic, BlsSignature, Commitment, EcdsaSignature, Ed25519Signature, HpkePublic, SecretBytes, ShareIndex, SshKey,
@@ -47,6 +48,34 @@ impl Suite for Real {
     }
     fn combine(&self, k: u8, shares: &[(ShareIndex, &SecretBytes)], c0: &Commitment) -> Option<SecretBytes> {
         sharing::combine(k, shares, c0)
+    }
+    fn beacon_sign(&self, share: &SecretBytes, message: &[u8]) -> Option<BlsSignature> {
+        bls::sign_beacon(share, message)
+    }
+    fn beacon_holds(&self, key: &BlsPublic, message: &[u8], signature: &BlsSignature) -> bool {
+        bls::beacon_holds(key, message, signature)
+    }
+    fn key_deal(&self, t: u8, n: u8, constant: Option<&SecretBytes>, generator: &mut Generator) -> Option<KeyDealt> {
+        threshold::deal(t, n, constant, generator)
+    }
+    fn key_share_fits(&self, t: u8, commitments: &[BlsPublic], index: ShareIndex, share: &SecretBytes) -> bool {
+        threshold::share_fits(t, commitments, index, share)
+    }
+    fn key_sum_shares(&self, dealers: Option<&[ShareIndex]>, shares: &[&SecretBytes]) -> Option<SecretBytes> {
+        threshold::sum_shares(dealers, shares)
+    }
+    fn key_sum_commitments(
+        &self,
+        dealers: Option<&[ShareIndex]>,
+        commitments: &[&[BlsPublic]],
+    ) -> Option<Vec<BlsPublic>> {
+        threshold::sum_commitments(dealers, commitments)
+    }
+    fn key_public_of(&self, commitments: &[BlsPublic], index: ShareIndex) -> Option<BlsPublic> {
+        threshold::public_of(commitments, index)
+    }
+    fn bls_combine(&self, partials: &[(ShareIndex, BlsSignature)]) -> Option<BlsSignature> {
+        threshold::combine(partials)
     }
     fn hpke_keys(&self, material: &SecretBytes) -> (SecretBytes, HpkePublic) {
         hpke::keys(material)

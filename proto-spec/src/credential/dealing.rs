@@ -1,0 +1,349 @@
+//! The joint dealing: several dealers share a secret that none of them knows. The same routine makes the mesh key
+//! (random constant terms) and re-deals it (each dealer's own share as constant term, weighted by Lagrange at 0), so
+//! that the shares change and the public key does not (Pedersen 1991; Herzberg et al. 1995 for the re-dealing).
+//!
+//! Every receiver must use the same set of dealers: the record that activates a dealing names them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::error::Check;
+use crate::limits::{COMMITTEE_MAX, SEALED_SHARE_MAX};
+use crate::suite::{Generator, Suite, VerifiedKey};
+use crate::types::{BlsPublic, BlsSignature, Digest, HostId, HpkePublic, MeshId, Purpose, SecretBytes, ShareIndex};
+use crate::wire;
+
+/// What one dealing is about: everybody who takes part derives it alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ceremony {
+    /// The key epoch that it makes; 1 is the founding.
+    pub key_epoch: u64,
+    /// Which attempt at it.
+    pub attempt: u64,
+    /// Shares that sign.
+    pub t: u8,
+    /// Who deals, in the order of the indexes of the old shares; in the founding, the receivers themselves.
+    pub dealers: Vec<HostId>,
+    /// Who receives, in the order of the new indexes.
+    pub receivers: Vec<HostId>,
+}
+
+impl Ceremony {
+    /// Names the dealing in every seal and signature.
+    pub fn digest(&self, mesh: &MeshId) -> Digest {
+        Purpose::Ceremony.digest(&[&mesh.0, &wire::encode(self)])
+    }
+
+    /// Whether the numbers fit together: 2 ≤ t ≤ receivers ≤ the largest committee.
+    pub fn is_sound(&self) -> bool {
+        let n = self.receivers.len();
+        (2..=n).contains(&usize::from(self.t)) && n <= COMMITTEE_MAX && (2..=COMMITTEE_MAX).contains(&self.dealers.len())
+    }
+
+    /// The index of a receiver's new share.
+    pub fn receiver(&self, host: &HostId) -> Option<ShareIndex> {
+        index_in(&self.receivers, host)
+    }
+
+    /// The index of a dealer's old share.
+    pub fn dealer(&self, host: &HostId) -> Option<ShareIndex> {
+        index_in(&self.dealers, host)
+    }
+
+    fn info(&self, mesh: &MeshId, dealer: &HostId, receiver: &HostId) -> Digest {
+        Purpose::KeyDeal.digest(&[&self.digest(mesh).0, &dealer.0, &receiver.0])
+    }
+}
+
+/// The index of a host in a list that is ordered by indexes.
+pub fn index_in(hosts: &[HostId], host: &HostId) -> Option<ShareIndex> {
+    let at = hosts.iter().position(|one| one == host)?;
+    u8::try_from(at + 1).ok().map(ShareIndex)
+}
+
+/// What one dealer sends to all receivers: nothing in it is secret to anybody but the receiver whom it is sealed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyDeal {
+    /// The dealer.
+    pub dealer: HostId,
+    /// Commitments to its polynomial, t of them.
+    pub commitments: Vec<BlsPublic>,
+    /// Proof that the dealer knows the constant term.
+    pub proof: BlsSignature,
+    /// Sub-shares in the order of the receivers, each sealed to the session key of its receiver.
+    pub sealed: Vec<ByteBuf>,
+}
+
+impl KeyDeal {
+    /// Its digest: two deals of one dealer in one ceremony are a lie.
+    pub fn digest(&self, mesh: &MeshId) -> Digest {
+        Purpose::KeyDeal.digest(&[&mesh.0, &wire::encode(self)])
+    }
+
+    /// Whether every list is within its bound.
+    pub fn within_bounds(&self) -> bool {
+        self.commitments.len() <= COMMITTEE_MAX
+            && self.sealed.len() <= COMMITTEE_MAX
+            && self.sealed.iter().all(|sealed| sealed.len() <= SEALED_SHARE_MAX)
+    }
+}
+
+/// Deals: a fresh constant term, or the dealer's own share of the old key.
+pub fn deal(
+    suite: &dyn Suite,
+    generator: &mut Generator,
+    mesh: &MeshId,
+    ceremony: &Ceremony,
+    dealer: &HostId,
+    constant: Option<&SecretBytes>,
+    keys: &[HpkePublic],
+) -> Option<KeyDeal> {
+    let n = u8::try_from(ceremony.receivers.len()).ok()?;
+    if !ceremony.is_sound() || keys.len() != ceremony.receivers.len() {
+        return None;
+    }
+    let dealt = suite.key_deal(ceremony.t, n, constant, generator)?;
+    let mut sealed = Vec::new();
+    for ((receiver, key), share) in ceremony.receivers.iter().zip(keys).zip(&dealt.shares) {
+        let info = ceremony.info(mesh, dealer, receiver);
+        sealed.push(ByteBuf::from(suite.hpke_seal(key, &info.0, share.expose(), generator)?));
+    }
+    let proof = suite.bls_prove(&dealt.secret)?;
+    Some(KeyDeal { dealer: *dealer, commitments: dealt.commitments, proof, sealed })
+}
+
+/// A deal whose public part was checked. Only [`DealVerified::check`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DealVerified(KeyDeal);
+
+impl DealVerified {
+    /// Checks degree, length, proof, and in a re-dealing that the constant term is the dealer's own share.
+    ///
+    /// # Errors
+    /// [`Check::Deal`] where the deal is the dealer's fault.
+    pub fn check(
+        suite: &dyn Suite,
+        ceremony: &Ceremony,
+        old: Option<&[BlsPublic]>,
+        deal: &KeyDeal,
+    ) -> Result<Self, Check> {
+        let index = ceremony.dealer(&deal.dealer).ok_or(Check::Deal)?;
+        let first = deal.commitments.first().ok_or(Check::Deal)?;
+        let sound = deal.within_bounds()
+            && deal.commitments.len() == usize::from(ceremony.t)
+            && deal.sealed.len() == ceremony.receivers.len();
+        let constant_fits = old.is_none_or(|old| suite.key_public_of(old, index).as_ref() == Some(first));
+        if sound && constant_fits && VerifiedKey::check(suite, first, &deal.proof).is_some() {
+            Ok(Self(deal.clone()))
+        } else {
+            Err(Check::Deal)
+        }
+    }
+
+    /// The deal.
+    pub fn deal(&self) -> &KeyDeal {
+        &self.0
+    }
+
+    /// Opens this receiver's sub-share with one of its session keys and checks it against the commitments.
+    ///
+    /// # Errors
+    /// [`Check::Share`] where it does not open or does not fit.
+    pub fn open(
+        &self,
+        suite: &dyn Suite,
+        mesh: &MeshId,
+        ceremony: &Ceremony,
+        receiver: &HostId,
+        sessions: &[&SecretBytes],
+    ) -> Result<SecretBytes, Check> {
+        let index = ceremony.receiver(receiver).ok_or(Check::Membership)?;
+        let sealed = usize::from(index.0).checked_sub(1).and_then(|at| self.0.sealed.get(at)).ok_or(Check::Share)?;
+        let info = ceremony.info(mesh, &self.0.dealer, receiver);
+        let open = |session: &&SecretBytes| suite.hpke_open(session, &info.0, sealed);
+        let share = sessions.iter().find_map(open).ok_or(Check::Share)?;
+        let fits = suite.key_share_fits(ceremony.t, &self.0.commitments, index, &share);
+        if fits { Ok(share) } else { Err(Check::Share) }
+    }
+}
+
+/// The public outcome of a dealing: the same at every receiver that uses the same dealers.
+///
+/// # Errors
+/// [`Check::Deal`] where the deals do not add up, or the public key would change.
+pub fn commitments(
+    suite: &dyn Suite,
+    ceremony: &Ceremony,
+    old: Option<&[BlsPublic]>,
+    deals: &BTreeMap<ShareIndex, DealVerified>,
+) -> Result<Vec<BlsPublic>, Check> {
+    let lists: Vec<&[BlsPublic]> = deals.values().map(|deal| deal.0.commitments.as_slice()).collect();
+    let dealers: Vec<ShareIndex> = deals.keys().copied().collect();
+    let weights = old.map(|_| dealers.as_slice());
+    let sum = suite.key_sum_commitments(weights, &lists).ok_or(Check::Deal)?;
+    let key_stays = old.is_none_or(|old| old.first() == sum.first());
+    if sum.len() == usize::from(ceremony.t) && key_stays { Ok(sum) } else { Err(Check::Deal) }
+}
+
+/// A receiver's new share, checked against the new commitments.
+///
+/// # Errors
+/// [`Check::Share`] where the sub-shares do not add up.
+pub fn share(
+    suite: &dyn Suite,
+    ceremony: &Ceremony,
+    is_redealt: bool,
+    commitments: &[BlsPublic],
+    receiver: &HostId,
+    parts: &BTreeMap<ShareIndex, SecretBytes>,
+) -> Result<SecretBytes, Check> {
+    let index = ceremony.receiver(receiver).ok_or(Check::Membership)?;
+    let dealers: Vec<ShareIndex> = parts.keys().copied().collect();
+    let values: Vec<&SecretBytes> = parts.values().collect();
+    let weights = is_redealt.then_some(dealers.as_slice());
+    let share = suite.key_sum_shares(weights, &values).ok_or(Check::Share)?;
+    if suite.key_share_fits(ceremony.t, commitments, index, &share) { Ok(share) } else { Err(Check::Share) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::{Fake, Real, Seed};
+
+    const MESH: MeshId = MeshId([9; 32]);
+
+    struct Party {
+        host: HostId,
+        session: (SecretBytes, HpkePublic),
+    }
+
+    fn parties(suite: &dyn Suite, from: u8, count: u8) -> Vec<Party> {
+        let party = |i| Party { host: HostId([i; 32]), session: suite.hpke_keys(&SecretBytes::copy_of(&[i; 32])) };
+        (from..from + count).map(party).collect()
+    }
+
+    fn hosts(parties: &[Party]) -> Vec<HostId> {
+        parties.iter().map(|party| party.host).collect()
+    }
+
+    /// Plays a dealing; gives the new commitments and shares.
+    fn play(
+        suite: &dyn Suite,
+        ceremony: &Ceremony,
+        receivers: &[Party],
+        old: Option<(&[BlsPublic], &[(HostId, SecretBytes)])>,
+        seed: u8,
+    ) -> (Vec<BlsPublic>, Vec<SecretBytes>) {
+        let keys: Vec<HpkePublic> = receivers.iter().map(|party| party.session.1).collect();
+        let mut generator = Generator::new(&Seed([seed; 32].into()));
+        let old_commitments = old.map(|(commitments, _)| commitments);
+        let mut deals = BTreeMap::new();
+        for dealer in &ceremony.dealers {
+            let own = old.map(|(_, shares)| shares.iter().find(|(host, _)| host == dealer));
+            let constant = match own {
+                Some(None) => continue,
+                Some(Some((_, share))) => Some(share),
+                None => None,
+            };
+            let dealt = deal(suite, &mut generator, &MESH, ceremony, dealer, constant, &keys).unwrap();
+            let verified = DealVerified::check(suite, ceremony, old_commitments, &dealt).unwrap();
+            deals.insert(ceremony.dealer(dealer).unwrap(), verified);
+        }
+        let new = commitments(suite, ceremony, old_commitments, &deals).unwrap();
+        let one = |party: &Party| {
+            let open = |deal: &DealVerified| {
+                deal.open(suite, &MESH, ceremony, &party.host, &[&party.session.0]).unwrap()
+            };
+            let parts = deals.iter().map(|(index, deal)| (*index, open(deal))).collect();
+            share(suite, ceremony, old.is_some(), &new, &party.host, &parts).unwrap()
+        };
+        let shares = receivers.iter().map(one).collect();
+        (new, shares)
+    }
+
+    fn founding(parties: &[Party], t: u8) -> Ceremony {
+        Ceremony { key_epoch: 1, attempt: 1, t, dealers: hosts(parties), receivers: hosts(parties) }
+    }
+
+    fn signature(suite: &dyn Suite, shares: &[(u8, &SecretBytes)]) -> BlsSignature {
+        let partial = |(index, share): &(u8, &SecretBytes)| {
+            (ShareIndex(*index), suite.beacon_sign(share, b"round").unwrap())
+        };
+        suite.bls_combine(&shares.iter().map(partial).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn the_key_stays_while_its_shares_move_to_another_committee() {
+        for suite in [&Real as &dyn Suite, &Fake] {
+            let three = parties(suite, 1, 3);
+            let (old, shares) = play(suite, &founding(&three, 2), &three, None, 1);
+            let before = signature(suite, &[(1, &shares[0]), (3, &shares[2])]);
+            assert!(suite.beacon_holds(&old[0], b"round", &before));
+
+            let five = parties(suite, 3, 5);
+            let next = Ceremony { key_epoch: 2, attempt: 1, t: 3, dealers: hosts(&three), receivers: hosts(&five) };
+            // One of the old ones is gone: the other two are enough.
+            let dealers = [(three[0].host, shares[0].duplicate()), (three[2].host, shares[2].duplicate())];
+            let (new, moved) = play(suite, &next, &five, Some((&old, &dealers)), 2);
+            assert_eq!(new[0], old[0], "the public key never changes");
+            let after = signature(suite, &[(1, &moved[0]), (4, &moved[3]), (5, &moved[4])]);
+            assert_eq!(after, before, "a deterministic signature is the same under new shares");
+
+            let mixed = signature(suite, &[(1, &shares[0]), (4, &moved[3]), (5, &moved[4])]);
+            assert!(!suite.beacon_holds(&new[0], b"round", &mixed), "an old share signs no more");
+        }
+    }
+
+    #[test]
+    fn a_lying_dealer_is_told_from_the_honest_ones() {
+        for suite in [&Real as &dyn Suite, &Fake] {
+            let three = parties(suite, 1, 3);
+            let ceremony = founding(&three, 2);
+            let (old, shares) = play(suite, &ceremony, &three, None, 1);
+            let next = Ceremony { key_epoch: 2, attempt: 1, t: 2, dealers: hosts(&three), receivers: hosts(&three) };
+            let keys: Vec<HpkePublic> = three.iter().map(|party| party.session.1).collect();
+            let mut generator = Generator::new(&Seed([3; 32].into()));
+            let mut dealt = |ceremony: &Ceremony, dealer: usize, constant: Option<&SecretBytes>| {
+                deal(suite, &mut generator, &MESH, ceremony, &three[dealer].host, constant, &keys).unwrap()
+            };
+            let honest = dealt(&next, 0, Some(&shares[0]));
+            let check = |deal: &KeyDeal| DealVerified::check(suite, &next, Some(&old), deal);
+            let opened = |deal: &KeyDeal| {
+                check(deal).and_then(|deal| deal.open(suite, &MESH, &next, &three[1].host, &[&three[1].session.0]))
+            };
+            assert!(opened(&honest).is_ok());
+
+            let another_constant = dealt(&next, 0, Some(&shares[1]));
+            assert_eq!(check(&another_constant), Err(Check::Deal), "the share of somebody else, or a stale one");
+            let higher = Ceremony { t: 3, ..next.clone() };
+            assert_eq!(check(&dealt(&higher, 0, Some(&shares[0]))), Err(Check::Deal), "another degree");
+            let mut no_proof = honest.clone();
+            no_proof.proof = another_constant.proof;
+            assert_eq!(check(&no_proof), Err(Check::Deal));
+            let mut swapped = honest.clone();
+            swapped.sealed.swap(0, 1);
+            assert_eq!(opened(&swapped).err(), Some(Check::Share), "sealed to another receiver");
+            let mut wrong = honest.clone();
+            wrong.sealed = dealt(&next, 0, Some(&shares[0])).sealed;
+            assert_eq!(opened(&wrong).err(), Some(Check::Share), "a sub-share of another polynomial");
+            let replayed = Ceremony { attempt: 2, ..next.clone() };
+            let stale = DealVerified::check(suite, &replayed, Some(&old), &honest).unwrap();
+            let open = stale.open(suite, &MESH, &replayed, &three[1].host, &[&three[1].session.0]);
+            assert_eq!(open.err(), Some(Check::Share), "a deal of another attempt does not open");
+        }
+    }
+
+    #[test]
+    fn a_ceremony_out_of_bounds_is_not_dealt() {
+        let sound = |t, receivers: usize| {
+            let receivers = vec![HostId::ZERO; receivers];
+            Ceremony { key_epoch: 1, attempt: 1, t, dealers: receivers.clone(), receivers }.is_sound()
+        };
+        assert!(sound(2, 3) && sound(11, 21));
+        assert!(!sound(1, 3) && !sound(4, 3) && !sound(11, 22));
+    }
+}
