@@ -107,3 +107,11 @@ pub const QUOTE_RETRY_MS: u64 = 500;
 pub const REFUSALS_KEPT: usize = 64;
 /// Seats of the largest committee: beyond it an epoch's partial signatures cost more than they add.
 pub const COMMITTEE_MAX: usize = 21;
+/// A tick of the election's time.
+pub const TICK_MS: u64 = 50;
+/// Ticks between two heartbeats of a leader.
+pub const HEARTBEAT_TICKS: usize = 2;
+/// Ticks without a leader after which a voter stands for election: T = 1 s; each draws its own in T·[1, 1.5).
+pub const ELECTION_TICKS: usize = 20;
+/// Messages with entries that a leader has under way to one seat: what a line of the network holds.
+pub const RAFT_INFLIGHT_MAX: usize = 64;

@@ -287,6 +287,8 @@ pub enum Purpose {
     HeadLeaf,
     /// Inner node of a tree.
     TreeNode,
+    /// A voter's election timeout.
+    Timeout,
 }
 
 impl Purpose {
@@ -325,6 +327,7 @@ impl Purpose {
             Self::GroupLeaf => "group-leaf",
             Self::HeadLeaf => "head-leaf",
             Self::TreeNode => "tree-node",
+            Self::Timeout => "timeout",
         }
     }
 

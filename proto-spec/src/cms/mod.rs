@@ -1,4 +1,6 @@
 //! The coordinating role: the records and the service that writes them.
 
+pub mod election;
+mod log;
 pub mod records;
 pub mod service;
