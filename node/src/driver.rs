@@ -198,6 +198,8 @@ impl Driver {
             Action::Persist { lane, writes } => {
                 self.disk.hand(Job::Commit(lane, writes)).map_err(|_| DriverError::Disk)?;
             }
+            // In its turn in the lane: all that was to be written before it is durable.
+            Action::Confirm { id, .. } => self.own.push_back(Event::Persisted { id }),
             Action::LoadBlobs { id, keys } => {
                 if self.disk.hand(Job::Blobs(id, keys)).is_err() {
                     self.own.push_back(Event::Blobs { id, blobs: None });
@@ -271,5 +273,11 @@ fn log(report: &Report) {
         Report::Fault(fault) => tracing::warn!(%fault, "a part of this machine failed"),
         Report::Admitted(host) => tracing::info!(%host, "admitted"),
         Report::Recorded(credential) => tracing::info!(%credential, "recorded"),
+        Report::Founded => tracing::info!("the mesh is founded, with this host"),
+        Report::Leads(term) => tracing::info!(term, "this host leads"),
+        Report::BadDeal(host, check) => tracing::warn!(%host, check = check.name(), "dealt what does not hold"),
+        Report::KeyDealt(key_epoch) => tracing::info!(key_epoch, "the shares of the mesh key changed"),
+        Report::Unlocked => tracing::info!("unlocked by the mesh"),
+        Report::NotApplied(record, check) => tracing::debug!(record, check = check.name(), "a record was refused"),
     }
 }

@@ -30,7 +30,6 @@ pub enum IdentityError {
 struct Row {
     transport: Zeroizing<String>,
     vote: Zeroizing<String>,
-    coordinator: Zeroizing<String>,
     ak_auth: Zeroizing<String>,
     map_identity: Zeroizing<String>,
 }
@@ -64,7 +63,6 @@ async fn make(tpm: &Tpm, store: &mut Store) -> Result<Loaded, IdentityError> {
     let row = Row {
         transport: fresh()?,
         vote: fresh_scalar()?,
-        coordinator: fresh_scalar()?,
         ak_auth: fresh()?,
         map_identity: Zeroizing::new(String::from_utf8_lossy(map_identity.expose()).into_owned()),
     };
@@ -83,7 +81,6 @@ async fn finish(tpm: &Tpm, chip: ChipKeys, opened: crate::tpm::Opened, row: &Row
     let identity = Identity {
         transport: bytes_of(&row.transport)?,
         vote: bytes_of(&row.vote)?,
-        coordinator: bytes_of(&row.coordinator)?,
         tpm_bound: opened.tpm_bound,
         eks: opened.eks,
         intermediates: Vec::new(),

@@ -45,6 +45,9 @@ pub enum StoreError {
     TooLarge(usize),
 }
 
+/// Key and value of a row.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// The store of one host.
 pub struct Store {
     db: sled::Db,
@@ -172,16 +175,25 @@ impl Store {
         Ok(Saved {
             membership: self.table(Table::Membership)?.into_iter().next(),
             records: self.table(Table::Records)?,
+            raft: self.table(Table::Raft)?.into_iter().next(),
+            forming: self.table(Table::Forming)?.into_iter().next(),
+            keys: self.rows(Table::Keys)?,
+            tickets: self.rows(Table::Tickets)?,
             epoch: self.table(Table::Epoch)?.into_iter().next(),
             shares: self.table(Table::Shares)?,
         })
     }
 
     fn table(&self, table: Table) -> Result<Vec<Vec<u8>>, StoreError> {
+        Ok(self.rows(table)?.into_iter().map(|(_, value)| value).collect())
+    }
+
+    fn rows(&self, table: Table) -> Result<Vec<Row>, StoreError> {
         let mut rows = Vec::new();
         for row in self.db.scan_prefix([prefix(table)]) {
             let (key, value) = row.map_err(|error| disk(&self.folder, &error))?;
-            rows.push(self.opened(&key, &value)?.expose().to_vec());
+            let bare = key.get(1..).unwrap_or_default().to_vec();
+            rows.push((bare, self.opened(&key, &value)?.expose().to_vec()));
         }
         Ok(rows)
     }
@@ -264,6 +276,10 @@ fn prefix(table: Table) -> u8 {
         Table::Epoch => 4,
         Table::Shares => 5,
         Table::Payloads => 6,
+        Table::Raft => 7,
+        Table::Forming => 8,
+        Table::Keys => 9,
+        Table::Tickets => 10,
     }
 }
 

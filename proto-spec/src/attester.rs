@@ -3,7 +3,7 @@
 
 use crate::attest::evidence::{Evidence, SignedEvidence, qualifying};
 use crate::attest::quote::Quote;
-use crate::epoch::EpochVerified;
+use crate::beacon::EpochVerified;
 use crate::limits::{EPOCHS_KEPT, QUOTE_RETRY_MS};
 use crate::suite::Generator;
 use crate::types::{Digest, HostId, HpkePublic, Now, Round, SecretBytes, Time};
@@ -121,6 +121,11 @@ impl State {
     /// The newest evidence, current or not.
     pub fn newest(&self) -> Option<&SignedEvidence> {
         self.newest.as_ref()
+    }
+
+    /// All session keys that live still.
+    pub fn sessions(&self) -> Vec<&SecretBytes> {
+        self.sessions.iter().map(|session| &session.secret).collect()
     }
 
     /// The session key of a round.

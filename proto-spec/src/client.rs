@@ -2,18 +2,18 @@
 //! own clock, before anything leaves it.
 
 use crate::attest::evidence::Appraised;
+use crate::beacon::{Calendar, EpochVerified};
 use crate::credential::head::{Dealer, Head, HeadVerified, digest_of};
 use crate::credential::placement::spread_holds;
 use crate::credential::split::{self, Deal, Placement, PutOrder, Receiver};
-use crate::epoch::{Calendar, EpochVerified};
 use crate::error::Check;
 use crate::genesis::GenesisVerified;
 use crate::host::entrust_info;
 use crate::limits::HEAD_MAX;
 use crate::membership::{Member, Role};
-use crate::suite::{Generator, Suite, VerifiedKey};
+use crate::suite::{Generator, MeshKey, Suite};
 use crate::ticket::Pins;
-use crate::types::{GroupId, HostId, HpkePublic, Round, SecretBytes};
+use crate::types::{GroupId, HostId, HpkePublic, Round, SecretBytes, TransportKey};
 use crate::wire::{self, DealBundle, Holder, Package};
 
 /// A deal bundle whose every signature, date, measurement and spread was checked.
@@ -22,6 +22,8 @@ pub struct BundleVerified {
     names: Vec<String>,
     coordinator: Receiver,
     coordinator_round: Round,
+    /// Transport key of the host that would deal.
+    dealing: TransportKey,
     previous: Option<HeadVerified>,
 }
 
@@ -54,7 +56,7 @@ impl BundleVerified {
         if *genesis.mesh() != pins.mesh {
             return Err(Check::TicketMesh);
         }
-        let key = VerifiedKey::check(suite, &pins.coordinator_key, &pins.coordinator_proof).ok_or(Check::Record)?;
+        let key = pins.mesh_key().ok_or(Check::Forming)?;
         let look = Look { suite, pins, key, calendar: Calendar::of(genesis.genesis()), wall_ms, bundle };
         let holders = bundle.holders.iter().map(|holder| look.check(holder)).collect::<Result<Vec<_>, _>>()?;
         let domains = holders.iter().map(|(member, _)| member.record().domain.as_str());
@@ -67,9 +69,6 @@ impl BundleVerified {
             return Err(Check::Role);
         }
         let (coordinator, evidence) = look.check(&bundle.coordinator)?;
-        if coordinator.record().transport != pins.coordinator {
-            return Err(Check::NotCoordinator);
-        }
         let previous = bundle
             .previous
             .as_ref()
@@ -85,6 +84,7 @@ impl BundleVerified {
             names: holders.iter().map(|(member, _)| member.record().name.clone()).collect(),
             coordinator: Receiver { host: coordinator.record().host, key: evidence.evidence().session },
             coordinator_round: evidence.evidence().round,
+            dealing: coordinator.record().transport,
             previous,
         })
     }
@@ -109,7 +109,6 @@ impl BundleVerified {
         let deal = Deal {
             mesh: &pins.mesh,
             dealer: Dealer::Client,
-            sender: &order.client.0,
             order,
             placement: &self.placement,
             previous: crate::host::previous_of(self.previous.as_ref()),
@@ -149,7 +148,7 @@ impl BundleVerified {
             && head.terms == order.terms
             && head.allow == order.allow
             && head.recipients == order.recipients
-            && head.dealer == Dealer::Coordinator
+            && head.dealer == Dealer::Coordinator(self.dealing)
             && !head.removed
             && head.successor.is_none()
             && head.previous == previous.map(|last| last.digest)
@@ -164,7 +163,7 @@ impl BundleVerified {
 struct Look<'a> {
     suite: &'a dyn Suite,
     pins: &'a Pins,
-    key: VerifiedKey,
+    key: MeshKey,
     calendar: Calendar,
     wall_ms: u64,
     bundle: &'a DealBundle,
@@ -176,7 +175,7 @@ impl Look<'_> {
         let member = Member::check(self.suite, mesh, &self.key, holder.admission.clone()).ok_or(Check::Membership)?;
         let round = holder.evidence.evidence.round;
         let epoch = self.bundle.epochs.iter().find(|epoch| epoch.round == round).ok_or(Check::EvidenceStale)?;
-        let epoch = EpochVerified::check(self.suite, mesh, &self.key, epoch).ok_or(Check::EvidenceStale)?;
+        let epoch = EpochVerified::check(self.suite, &self.key, epoch).ok_or(Check::EvidenceStale)?;
         if !self.calendar.is_current(round, self.wall_ms) || self.calendar.is_ahead(round, self.wall_ms) {
             return Err(Check::EvidenceStale);
         }

@@ -42,14 +42,20 @@ pub enum Misbehaved {
     /// It is not a member and sent something else than an enrolment.
     #[error("is not a member and did not ask to enrol")]
     NotMember,
-    /// It spoke as the coordinator, and is not.
-    #[error("spoke as the coordinator and is not")]
-    NotCoordinator,
+    /// It spoke as a member of the committee, and is not.
+    #[error("spoke as a member of the committee and is not")]
+    NotCommittee,
+    /// It sent what no voter sends.
+    #[error("sent what no voter sends")]
+    Ballot,
+    /// It dealt shares of the mesh key that do not hold.
+    #[error("dealt shares of the mesh key that do not hold")]
+    BadDeal,
     /// It sent evidence or a receipt in another host's name.
     #[error("spoke in another host's name")]
     WrongName,
-    /// It sent an epoch whose signature does not hold.
-    #[error("sent an epoch that is not signed by the coordinator's key")]
+    /// It sent a beacon or a header whose signature does not hold.
+    #[error("sent a beacon or a header that is not signed by the mesh key")]
     ForgedEpoch,
     /// It sent records that do not follow on those that are here, or do not apply.
     #[error("sent records that do not apply")]
@@ -137,6 +143,10 @@ pub enum Check {
     Deal,
     /// The mesh is still forming.
     Forming,
+    /// The host's period key is not unlocked yet.
+    Locked,
+    /// The host lags behind the header.
+    Behind,
 }
 
 impl Check {
@@ -182,12 +192,23 @@ impl Check {
             Self::NotCoordinator => "not-coordinator",
             Self::Deal => "deal",
             Self::Forming => "forming",
+            Self::Locked => "locked",
+            Self::Behind => "behind",
         }
     }
 
     /// Whether the refusal passes by itself: somebody is starting, or a step behind. Worth another try.
     pub const fn is_passing(self) -> bool {
-        matches!(self, Self::NotReady | Self::OwnEpoch | Self::EvidenceMissing | Self::EvidenceStale)
+        matches!(
+            self,
+            Self::NotReady
+                | Self::OwnEpoch
+                | Self::EvidenceMissing
+                | Self::EvidenceStale
+                | Self::NotCoordinator
+                | Self::Locked
+                | Self::Behind
+        )
     }
 
     /// What the person at the other end can do about it.
@@ -237,6 +258,8 @@ impl Check {
             Self::NotCoordinator => "the coordinator is another host; try again",
             Self::Deal => "a host dealt shares of the mesh key that do not hold; the log names it",
             Self::Forming => "the mesh is forming: invite hosts until there are three",
+            Self::Locked => "the host waits for its peers to unlock it; try again in a few seconds",
+            Self::Behind => "the host catches up with the records; try again in a few seconds",
         }
     }
 }

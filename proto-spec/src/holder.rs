@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::cms::service::receipt_bytes;
-use crate::credential::head::Dealer;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::seal::{self, SealContext, ShardPlace};
 use crate::credential::split::commitments_digest;
@@ -204,10 +203,7 @@ impl State {
     }
 
     fn open_offer(view: View<'_>, keys: HolderKeys<'_>, head: &HeadVerified, offer: &Offer<'_>) -> Option<SecretBytes> {
-        let sender = match head.head().dealer {
-            Dealer::Client => head.head().client.0,
-            Dealer::Coordinator => view.records.coordinator()?.0,
-        };
+        let sender = head.head().dealer.sender(&head.head().client);
         let context = SealContext {
             mesh: view.mesh,
             client: &head.head().client,

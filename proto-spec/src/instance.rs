@@ -208,6 +208,13 @@ impl Reading {
         self.settle()
     }
 
+    /// Another host leads: where the map is waited for, it is asked at once.
+    pub fn leader_changed(&mut self, now: Time) {
+        if matches!(self.stage, Stage::AwaitingMap) {
+            self.retry_at = Some(now);
+        }
+    }
+
     fn ask_again_soon(&mut self, now: Time) {
         let soon = now.plus(RETRY_MS);
         self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));

@@ -6,12 +6,14 @@
 
 pub mod attest;
 pub mod attester;
+pub mod beacon;
 pub mod client;
 pub mod cms;
 pub mod credential;
-pub mod epoch;
 pub mod error;
+pub mod founding;
 pub mod genesis;
+pub mod header;
 pub mod holder;
 pub mod host;
 pub mod instance;
@@ -19,9 +21,11 @@ pub mod joining;
 pub mod limits;
 pub mod membership;
 pub mod relay;
+pub mod signing;
 pub mod suite;
 pub mod text;
 pub mod ticket;
+pub mod tree;
 pub mod types;
 pub mod view;
 pub mod wire;

@@ -32,7 +32,7 @@ pub const HEAD_MAX: usize = 2048;
 /// An SSHSIG in its armour (ed25519: about 300 bytes).
 pub const SSHSIG_MAX: usize = 2048;
 /// A signed genesis with its EK roots.
-pub const GENESIS_MAX: usize = 48 * 1024;
+pub const GENESIS_MAX: usize = 40 * 1024;
 /// Domains named in a genesis.
 pub const DOMAINS_MAX: usize = 32;
 /// Operators of one domain.
@@ -85,8 +85,9 @@ pub const UNRECORDED_PER_SENDER_MAX: usize = SHARES_HELD_MAX / 2 / MEMBERS_MAX;
 pub const PAGE_ENTRIES_MAX: usize = 256;
 /// Bytes of the record log that one page carries.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
-/// One entry of the record log (a genesis is the largest).
-pub const ENTRY_MAX: usize = GENESIS_MAX + 16 * 1024;
+/// One entry of the record log: the founding is the largest, with the genesis and three members; below
+/// what one row of the store takes.
+pub const ENTRY_MAX: usize = GENESIS_MAX + 20 * 1024;
 /// Entries of the record log in this step, before snapshots: about 1 GiB of heads.
 pub const LOG_ENTRIES_MAX: u64 = 1_000_000;
 /// Credentials in the records.
@@ -115,3 +116,25 @@ pub const HEARTBEAT_TICKS: usize = 2;
 pub const ELECTION_TICKS: usize = 20;
 /// Messages with entries that a leader has under way to one seat: what a line of the network holds.
 pub const RAFT_INFLIGHT_MAX: usize = 64;
+/// A part of a signature that has not led to one is sent again after this time.
+pub const PART_RETRY_MS: u64 = 500;
+/// Unlock requests are sent again after this time.
+pub const UNLOCK_RETRY_MS: u64 = 500;
+/// Hosts that a gathering host remembers while the mesh is forming: more than it needs, so that one that went away
+/// does not hold up the others.
+pub const GATHERED_MAX: usize = 8;
+/// A founding that has not ended by then is begun anew: two slow chips answer two challenges each.
+pub const FOUNDING_MS: u64 = 20_000;
+/// Proposals of a leader that wait for their record.
+pub const PROPOSALS_MAX: usize = 4096;
+/// Beacons that a host keeps to export.
+pub const BEACONS_KEPT: usize = 64;
+/// A leader looks this often whether the committee wants a change.
+pub const SEATS_MS: u64 = 500;
+/// Epochs after which the seat of an absent host is given to another: ten minutes of 10 s, longer than a slow host's
+/// catch-up.
+pub const ABSENT_EPOCHS: u64 = 60;
+/// A learner votes once it lacks no more entries than these.
+pub const SEAT_NEAR: u64 = 64;
+/// A dealing of the mesh key that has not ended by then is begun anew.
+pub const DEALING_MS: u64 = 30_000;

@@ -6,10 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::suite::{Suite, VerifiedKey};
-use crate::types::{
-    BlsPublic, BlsSignature, Digest, HostId, MeshId, Purpose, SecretBytes, TicketSerial, TransportKey, sha256,
-};
+use crate::suite::{MeshKey, Suite};
+use crate::types::{BlsPublic, BlsSignature, Digest, HostId, MeshId, Purpose, TicketSerial, TransportKey, sha256};
 use crate::wire;
 
 /// What a member is for.
@@ -89,7 +87,7 @@ impl MemberRecord {
     }
 }
 
-/// A member record with the signature that admits it: the coordinator's in this step, the mesh key's later.
+/// A member record with the signature that admits it: the mesh key's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admission {
@@ -99,13 +97,9 @@ pub struct Admission {
     pub signature: BlsSignature,
 }
 
-impl Admission {
-    /// Admits a member.
-    pub fn sign(suite: &dyn Suite, mesh: &MeshId, secret: &SecretBytes, record: MemberRecord) -> Option<Self> {
-        let bytes = Purpose::Admission.signed_bytes(mesh, &record.digest(mesh).0);
-        let signature = suite.bls_sign(secret, &bytes)?;
-        Some(Self { record, signature })
-    }
+/// What the mesh key signs to admit a member.
+pub fn admission_bytes(mesh: &MeshId, record: &MemberRecord) -> Vec<u8> {
+    Purpose::Admission.signed_bytes(mesh, &record.digest(mesh).0)
 }
 
 /// A member whose admission's signature holds.
@@ -114,8 +108,8 @@ pub struct Member(Admission);
 
 impl Member {
     /// Checks the signature under the pinned key.
-    pub fn check(suite: &dyn Suite, mesh: &MeshId, key: &VerifiedKey, admission: Admission) -> Option<Self> {
-        let bytes = Purpose::Admission.signed_bytes(mesh, &admission.record.digest(mesh).0);
+    pub fn check(suite: &dyn Suite, mesh: &MeshId, key: &MeshKey, admission: Admission) -> Option<Self> {
+        let bytes = admission_bytes(mesh, &admission.record);
         key.holds(suite, &bytes, &admission.signature).then_some(Self(admission))
     }
 

@@ -1,7 +1,7 @@
 //! A put under way at the host that serves the owner: sends the sealed shares to their holders, collects receipts,
 //! asks the coordinator to record. It sees ciphertext only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::split::commitments_digest;
@@ -22,6 +22,11 @@ pub enum Wait {
 pub const RETRY_MS: u64 = 250;
 /// Somebody who did not answer is asked again after this time: a message may be lost.
 pub const SILENCE_MS: u64 = 1_000;
+
+/// Stragglers get so many times as long as the quorum took,
+const PATIENCE: u64 = 3;
+/// and at least this long.
+const PATIENCE_MS_MIN: u64 = 100;
 
 /// What a put waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +53,14 @@ pub struct Putting {
     pub retry_at: Option<Time>,
     /// How long silence is waited out before a share is offered again: a payload may be on its way still.
     silence_ms: u64,
+    /// When the shares were first offered.
+    begun: Time,
     wait: Wait,
     package: Package,
     receipts: BTreeMap<ShareIndex, PutReceipt>,
     refused: BTreeMap<ShareIndex, Refused>,
+    /// Holders that no message reaches: worth another try, and not worth waiting for once there is a quorum.
+    unreached: BTreeSet<ShareIndex>,
 }
 
 /// What a put wants next.
@@ -76,6 +85,7 @@ impl Putting {
         holders: Vec<HostId>,
         package: Package,
         wait: Wait,
+        begun: Time,
         deadline: Time,
     ) -> Result<Self, Check> {
         let n = usize::from(head.head().terms.n);
@@ -90,10 +100,12 @@ impl Putting {
             deadline,
             retry_at: None,
             silence_ms: SILENCE_MS,
+            begun,
             wait,
             package,
             receipts: BTreeMap::new(),
             refused: BTreeMap::new(),
+            unreached: BTreeSet::new(),
         })
     }
 
@@ -139,13 +151,25 @@ impl Putting {
     }
 
     /// A receipt came; it was checked.
-    pub fn stored(&mut self, from: HostId, receipt: PutReceipt) -> Next {
+    pub fn stored(&mut self, from: HostId, receipt: PutReceipt, now: Time) -> Next {
         // Once the record is asked for, what was reported is what was sent.
         if self.stage == Stage::AwaitingReceipts && self.index_of(&from) == Some(receipt.index) {
             self.refused.remove(&receipt.index);
+            self.unreached.remove(&receipt.index);
             self.receipts.insert(receipt.index, receipt);
+            self.wait_for_stragglers(now);
         }
         self.settle()
+    }
+
+    /// With the quorum in, the others get a few times as long as it took, not all of the epoch: one dead holder must
+    /// not hold up every put.
+    fn wait_for_stragglers(&mut self, now: Time) {
+        if self.wait == Wait::Quorum && self.receipts.len() == self.needed() {
+            let taken = now.0.saturating_sub(self.begun.0);
+            let patience = taken.saturating_mul(PATIENCE).max(PATIENCE_MS_MIN);
+            self.deadline = self.deadline.min(now.plus(patience));
+        }
     }
 
     /// A holder refused.
@@ -163,6 +187,7 @@ impl Putting {
 
     /// A holder cannot be reached now.
     pub fn unreachable(&mut self, from: HostId, now: Time) -> Next {
+        self.unreached.extend(self.index_of(&from).filter(|index| !self.receipts.contains_key(index)));
         self.refused(from, Refused::new(Check::NotReady, Subject::Host(from)), now)
     }
 
@@ -177,9 +202,10 @@ impl Putting {
         }
         let lost = self.refused.values().filter(|refused| !is_passing(refused.check)).count();
         let left = self.holders.len().saturating_sub(lost);
+        let answering = left.saturating_sub(self.unreached.len());
         match self.receipts.len() {
             _ if left < self.needed() => Next::Fail(self.too_few()),
-            receipts if receipts >= left => Next::Record,
+            receipts if receipts >= left || receipts >= self.needed().max(answering) => Next::Record,
             _ => Next::Wait,
         }
     }

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Check;
 use crate::genesis::GenesisVerified;
-use crate::limits::{SSHSIG_MAX, TICKET_MAX};
+use crate::limits::{COMMITTEE_MAX, SSHSIG_MAX, TICKET_MAX};
 use crate::membership::Role;
-use crate::suite::Suite;
-use crate::types::{BlsPublic, BlsSignature, Digest, MeshId, TicketSerial, TransportKey};
+use crate::suite::{MeshKey, Suite};
+use crate::types::{BlsPublic, Digest, MeshId, TicketSerial, TransportKey};
+use crate::wire::Address;
 use crate::{text, wire};
 
 /// SSHSIG namespace of tickets.
@@ -23,12 +24,25 @@ const VERSION: u16 = 1;
 pub struct Pins {
     /// SHA-256 of the genesis.
     pub mesh: MeshId,
-    /// Transport key of the coordinator, in this step the founder.
-    pub coordinator: TransportKey,
-    /// The key under which it signs epochs and admissions; the mesh key will take its place.
-    pub coordinator_key: BlsPublic,
-    /// Proof of possession of that key.
-    pub coordinator_proof: BlsSignature,
+    /// The mesh key; none while the mesh is forming.
+    pub key: Option<BlsPublic>,
+}
+
+impl Pins {
+    /// The mesh key, once there is one.
+    pub fn mesh_key(&self) -> Option<MeshKey> {
+        self.key.map(MeshKey::pinned)
+    }
+}
+
+/// A host that a joiner may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contact {
+    /// Its transport key.
+    pub transport: TransportKey,
+    /// Where it was when this was written.
+    pub address: Address,
 }
 
 /// An admission ticket.
@@ -39,6 +53,8 @@ pub struct Ticket {
     pub version: u16,
     /// What the joiner pins.
     pub pins: Pins,
+    /// Hosts to ask, the one that wrote the ticket first.
+    pub contacts: Vec<Contact>,
     /// Name of the machine.
     pub name: String,
     /// Its role.
@@ -62,6 +78,7 @@ impl Ticket {
     #[allow(clippy::too_many_arguments, reason = "the fields of the record")]
     pub fn new(
         pins: Pins,
+        contacts: Vec<Contact>,
         name: String,
         role: Role,
         domain: String,
@@ -71,7 +88,7 @@ impl Ticket {
         expires_ms: u64,
         ek_hash: Option<Digest>,
     ) -> Self {
-        Self { version: VERSION, pins, name, role, domain, region, zone, serial, expires_ms, ek_hash }
+        Self { version: VERSION, pins, contacts, name, role, domain, region, zone, serial, expires_ms, ek_hash }
     }
 }
 
@@ -104,7 +121,8 @@ impl SignedTicket {
 
     /// The content, unchecked: what the joiner pins is what its operator handed it.
     pub fn ticket(&self) -> Option<Ticket> {
-        wire::decode::<Ticket>(&self.bytes, TICKET_MAX).ok().filter(|ticket| ticket.version == VERSION)
+        let ticket = wire::decode::<Ticket>(&self.bytes, TICKET_MAX).ok()?;
+        (ticket.version == VERSION && (1..=COMMITTEE_MAX).contains(&ticket.contacts.len())).then_some(ticket)
     }
 }
 

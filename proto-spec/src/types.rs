@@ -223,8 +223,6 @@ impl fmt::Debug for SecretBytes {
 /// purpose can never be shown for another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// The coordinator's epoch, until the threshold beacon replaces it.
-    Epoch,
     /// An admission of a member.
     Admission,
     /// Qualifying data of a quote.
@@ -289,13 +287,14 @@ pub enum Purpose {
     TreeNode,
     /// A voter's election timeout.
     Timeout,
+    /// The seats of the committee.
+    Committee,
 }
 
 impl Purpose {
     /// The word that stands in the signed bytes.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Epoch => "epoch",
             Self::Admission => "admission",
             Self::Evidence => "evidence",
             Self::EvidenceEnvelope => "evidence-envelope",
@@ -328,6 +327,7 @@ impl Purpose {
             Self::HeadLeaf => "head-leaf",
             Self::TreeNode => "tree-node",
             Self::Timeout => "timeout",
+            Self::Committee => "committee",
         }
     }
 

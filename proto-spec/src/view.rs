@@ -1,9 +1,10 @@
 //! What every rule may look at while it decides: the clocks, the records, the epochs. Nothing here changes.
 
 use crate::attest::evidence::{Appraised, SignedEvidence};
+use crate::beacon::{Calendar, EpochVerified, Epochs};
 use crate::cms::records::Records;
-use crate::epoch::{Calendar, EpochVerified, Epochs};
 use crate::error::Check;
+use crate::header::HeaderVerified;
 use crate::membership::MemberRecord;
 use crate::suite::Suite;
 use crate::types::{MeshId, Now};
@@ -23,6 +24,8 @@ pub struct View<'a> {
     pub records: &'a Records,
     /// The epochs that it verified.
     pub epochs: &'a Epochs,
+    /// The newest header that it verified, while it is current.
+    pub header: Option<&'a HeaderVerified>,
 }
 
 impl<'a> View<'a> {
@@ -35,6 +38,16 @@ impl<'a> View<'a> {
         let epoch = self.current(signed)?;
         let appraised = Appraised::check(self.suite, self.mesh, epoch, member.record(), signed)?;
         Ok((appraised, member.record()))
+    }
+
+    /// Whether this host follows a current header: only then it knows what was revoked.
+    ///
+    /// # Errors
+    /// [`Check::OwnEpoch`] without a current header, [`Check::Behind`] where its records lag.
+    pub fn follows_header(&self) -> Result<(), Check> {
+        let header = self.header.ok_or(Check::OwnEpoch)?.header();
+        let same = self.records.header_of(header.round).is_some_and(|own| own == header);
+        if self.records.applied() >= header.record && same { Ok(()) } else { Err(Check::Behind) }
     }
 
     /// Whether evidence that was appraised once is still of a current epoch.

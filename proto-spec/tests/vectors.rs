@@ -14,9 +14,9 @@ use spec::error::Check;
 use spec::genesis::{self, Domain, Genesis, GenesisError, GenesisVerified, PROTOCOL_VERSION, SignedGenesis};
 use spec::membership::Role;
 use spec::suite::Real;
-use spec::ticket::{self, Pins, SignedTicket, Ticket, TicketVerified};
+use spec::ticket::{self, Contact, Pins, SignedTicket, Ticket, TicketVerified};
 use spec::types::{
-    BlsPublic, BlsSignature, Commitment, Digest, MeshId, RequestId, SshKey, Terms, TicketSerial, TransportKey, sha256,
+    BlsPublic, Commitment, Digest, MeshId, RequestId, SshKey, Terms, TicketSerial, TransportKey, sha256,
 };
 use spec::wire;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
@@ -144,14 +144,11 @@ fn genesis_cases(cases: &mut Vec<Value>) {
 }
 
 fn good_ticket() -> Ticket {
-    let pins = Pins {
-        mesh: mesh(),
-        coordinator: TransportKey([4; 32]),
-        coordinator_key: BlsPublic([5; 96]),
-        coordinator_proof: BlsSignature([6; 48]),
-    };
-    let word = str::to_owned;
-    Ticket::new(pins, word("web1"), Role::Reader, word("b"), word("eu"), word("z"), TicketSerial([7; 16]), NOW_MS, None)
+    let pins = Pins { mesh: mesh(), key: Some(BlsPublic([5; 96])) };
+    let contact = Contact { transport: TransportKey([4; 32]), address: wire::Address("host1:7777".to_owned()) };
+    let (word, serial) = (str::to_owned, TicketSerial([7; 16]));
+    let (name, domain, region, zone) = (word("web1"), word("b"), word("eu"), word("z"));
+    Ticket::new(pins, vec![contact], name, Role::Reader, domain, region, zone, serial, NOW_MS, None)
 }
 
 fn ticket_cases(cases: &mut Vec<Value>) {
@@ -173,6 +170,8 @@ fn ticket_cases(cases: &mut Vec<Value>) {
     add("of another mesh", &other_mesh, 2, ticket::NAMESPACE, NOW_MS, "ticket-mesh");
     let spaced = Ticket { name: "web 1".to_owned(), ..good.clone() };
     add("for a name with a space", &spaced, 2, ticket::NAMESPACE, NOW_MS, "ticket-signature");
+    let nobody = Ticket { contacts: Vec::new(), ..good.clone() };
+    add("that names nobody to ask", &nobody, 2, ticket::NAMESPACE, NOW_MS, "ticket-signature");
     let unknown = Ticket { domain: "d".to_owned(), ..good };
     add("for a domain that is not there", &unknown, 2, ticket::NAMESPACE, NOW_MS, "ticket-signature");
 }

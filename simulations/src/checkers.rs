@@ -30,6 +30,8 @@ pub struct Checkers {
     shares_seen_by_strangers: BTreeMap<CredentialId, Indexes>,
     held: BTreeMap<(usize, Vec<u8>), Vec<u8>>,
     bytes_scanned: u64,
+    /// Who led in which term.
+    leaders: BTreeMap<u64, usize>,
 }
 
 impl Checkers {
@@ -46,6 +48,14 @@ impl Checkers {
     /// Bytes that were searched for credentials in clear.
     pub fn bytes_scanned(&self) -> u64 {
         self.bytes_scanned
+    }
+
+    /// P4: at most one host leads in a term.
+    pub fn leads(&mut self, machine: usize, term: u64) {
+        let first = *self.leaders.entry(term).or_insert(machine);
+        if first != machine {
+            self.broken(format!("P4: hosts {first} and {machine} both led in term {term}"));
+        }
     }
 
     /// A credential exists from now on: its content must never be seen in clear.

@@ -38,9 +38,17 @@ impl Disk {
         let table = |wanted: Table| {
             self.rows.iter().filter(move |((table, _), _)| *table == wanted).map(|(_, value)| value.clone())
         };
+        let with_keys = |wanted: Table| {
+            let rows = self.rows.iter().filter(|((table, _), _)| *table == wanted);
+            rows.map(|((_, key), value)| (key.clone(), value.clone())).collect()
+        };
         Saved {
             membership: table(Table::Membership).next(),
             records: table(Table::Records).collect(),
+            raft: table(Table::Raft).next(),
+            forming: table(Table::Forming).next(),
+            keys: with_keys(Table::Keys),
+            tickets: with_keys(Table::Tickets),
             epoch: table(Table::Epoch).next(),
             shares: table(Table::Shares).collect(),
         }

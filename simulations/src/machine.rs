@@ -35,13 +35,13 @@ pub struct Machine {
     pub incarnation: u64,
     /// Its transport key.
     pub transport: TransportKey,
-    secrets: [[u8; 32]; 4],
+    secrets: [[u8; 32]; 3],
 }
 
 impl Machine {
     /// A machine with an empty disk, not started.
     pub fn new(name: String, random: &mut Random) -> Self {
-        let secrets = [random.bytes(), random.bytes(), random.bytes(), random.bytes()];
+        let secrets = [random.bytes(), random.bytes(), random.bytes()];
         let transport = Fake.ed25519_public(&SecretBytes::copy_of(&secrets[0])).unwrap_or(TransportKey::ZERO);
         Self { name, tpm: Tpm::new(random), disk: Disk::default(), running: None, incarnation: 0, transport, secrets }
     }
@@ -51,12 +51,10 @@ impl Machine {
     /// # Errors
     /// Where what is on disk does not read back.
     pub fn start(&mut self, random: &mut Random) -> Result<(), RestoreError> {
-        let [transport, vote, coordinator, tpm_bound] =
-            self.secrets.each_ref().map(|secret| SecretBytes::copy_of(secret));
+        let [transport, vote, tpm_bound] = self.secrets.each_ref().map(|secret| SecretBytes::copy_of(secret));
         let identity = Identity {
             transport,
             vote,
-            coordinator,
             tpm_bound,
             eks: vec![self.tpm.ek()],
             intermediates: Vec::new(),

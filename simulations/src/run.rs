@@ -7,6 +7,7 @@ use serde::Serialize;
 use spec::attest::policy::DEFAULT_PCRS;
 use spec::attest::tpm::EkPublic;
 use spec::client::{BundleVerified, head_to_sign};
+use spec::cms::committee::{FOUNDERS, wanted};
 use spec::credential::head::{Allow, credential_id};
 use spec::credential::split::PutOrder;
 use spec::error::{Check, Failure};
@@ -15,9 +16,9 @@ use spec::host::{LocalCommand, LocalId, LocalReply};
 use spec::membership::Role;
 use spec::relay::Wait;
 use spec::suite::{Fake, Generator};
-use spec::ticket::{self, Pins, SignedTicket, Ticket};
-use spec::types::{RequestId, SecretBytes, SshKey, Terms, TicketSerial};
-use spec::wire::{self, Address};
+use spec::ticket::{self, Contact, Pins, SignedTicket, Ticket};
+use spec::types::{Digest, RequestId, SecretBytes, SshKey, Terms, TicketSerial};
+use spec::wire;
 
 use crate::checkers::Deposit;
 use crate::machine::Machine;
@@ -28,6 +29,9 @@ use crate::world::{Answer, WALL_START_MS, World};
 const START_MS: u64 = 120_000;
 /// Virtual time in which everything must have converged once the faults are over.
 const PEACE_MS: u64 = 30_000;
+/// Looks at how far everybody is, and the time between two.
+const CONVERGED_TRIES: usize = 50;
+const CONVERGED_STEP_MS: u64 = 97;
 /// Domains of a simulated mesh.
 const DOMAINS: [&str; 5] = ["north", "east", "south", "west", "centre"];
 
@@ -62,7 +66,17 @@ pub struct Outcome {
     pub not_live: bool,
 }
 
+/// What happens under load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    Put,
+    Crash,
+    Partition,
+    ClockJump,
+}
+
 /// A put under way.
+#[derive(Clone)]
 struct Client {
     order: PutOrder,
     gateway: usize,
@@ -156,15 +170,19 @@ impl Run {
         }
         self.world.checkers.strangers.insert(self.stranger());
         let genesis = self.genesis(scenario);
+        let mesh = spec::types::MeshId(spec::types::sha256(&genesis.bytes).0);
         for number in 0..self.hosts + 2 {
             self.world.start(number);
-            let Some(pins) = self.pins_for(number, &genesis) else { return self.stuck("no identity") };
             let role = if number < self.hosts { Role::Host } else { Role::Reader };
-            let ticket = self.ticket(number, role, pins);
+            if number == FOUNDERS && !self.is_founded() {
+                return self.stuck("three hosts did not found the mesh");
+            }
+            let Some((pins, contacts)) = self.pins_for(mesh) else { return self.stuck("no identity") };
+            let ticket = self.ticket(number, role, pins, contacts);
             let command = if number == 0 {
                 LocalCommand::Found { genesis: genesis.clone(), ticket }
             } else {
-                LocalCommand::Join { ticket, address: Address("h0".to_owned()) }
+                LocalCommand::Join { ticket, address: None }
             };
             match self.ask(number, command, START_MS) {
                 Some(Ok(LocalReply::Joined(_))) => {}
@@ -204,33 +222,42 @@ impl Run {
         SignedGenesis { signatures: genesis.operators().map(sign).collect(), bytes }
     }
 
-    fn pins_for(&mut self, number: usize, genesis: &SignedGenesis) -> Option<Pins> {
-        if number > 0 {
-            return self.pins.clone();
+    /// Waits until the forming is over.
+    fn is_founded(&mut self) -> bool {
+        let until = self.world.now_ms + START_MS;
+        while self.world.now_ms < until {
+            self.settle(100);
+            let founded = |machine: &Machine| {
+                machine.running.as_ref().is_some_and(|running| running.host.records().committee().is_some())
+            };
+            if self.world.machines.iter().take(FOUNDERS).all(founded) {
+                return true;
+            }
         }
+        false
+    }
+
+    /// What the first host pins, and whom a ticket that is written there names.
+    pub fn pins_for(&mut self, mesh: spec::types::MeshId) -> Option<(Pins, Vec<Contact>)> {
         match self.ask(0, LocalCommand::Identity, 1_000)? {
             Ok(LocalReply::Identity(identity)) => {
-                let mesh = spec::types::MeshId(spec::types::sha256(&genesis.bytes).0);
-                self.pins = Some(Pins {
-                    mesh,
-                    coordinator: identity.transport,
-                    coordinator_key: identity.coordinator_key,
-                    coordinator_proof: identity.coordinator_proof,
-                });
-                self.pins.clone()
+                let pins = identity.pins.unwrap_or(Pins { mesh, key: None });
+                self.pins = Some(pins.clone());
+                Some((pins, identity.contacts))
             }
             _ => None,
         }
     }
 
     /// A ticket for this machine, as its operator writes it.
-    pub fn ticket(&mut self, number: usize, role: Role, pins: Pins) -> SignedTicket {
+    pub fn ticket(&mut self, number: usize, role: Role, pins: Pins, contacts: Vec<Contact>) -> SignedTicket {
         let domain = number % DOMAINS.len();
         let name = DOMAINS.get(domain).copied().unwrap_or("north").to_owned();
         let region = format!("region{}", number % 3);
         let serial = TicketSerial(self.world.random.bytes());
         let ticket = Ticket::new(
             pins,
+            contacts,
             format!("h{number}"),
             role,
             name,
@@ -279,14 +306,21 @@ impl Run {
     fn load(&mut self, scenario: &Scenario) -> u64 {
         let start = self.world.now_ms;
         let length = scenario.epochs * scenario.epoch_ms;
-        let mut plan: Vec<(u64, bool)> = Vec::new();
-        plan.extend((0..scenario.puts).map(|_| (self.world.random.below(length), true)));
-        plan.extend((0..scenario.crashes).map(|_| (self.world.random.below(length), false)));
+        let mut plan: Vec<(u64, Fault)> = Vec::new();
+        let times = [
+            (scenario.puts, Fault::Put),
+            (scenario.crashes, Fault::Crash),
+            (scenario.partitions, Fault::Partition),
+            (scenario.clock_jumps, Fault::ClockJump),
+        ];
+        for (count, fault) in times {
+            plan.extend((0..count).map(|_| (self.world.random.below(length), fault)));
+        }
         plan.sort_unstable();
         let mut down: BTreeMap<usize, u64> = BTreeMap::new();
         let mut crashes = 0;
         self.world.faults = true;
-        for (at, is_put) in plan {
+        for (at, fault) in plan {
             self.settle((start + at).saturating_sub(self.world.now_ms));
             let back: BTreeSet<usize> =
                 down.iter().filter(|(_, until)| self.world.now_ms >= **until).map(|(number, _)| *number).collect();
@@ -294,13 +328,21 @@ impl Run {
                 down.remove(&number);
                 self.world.start(number);
             }
-            let machine = usize::try_from(self.world.random.below(u64::try_from(self.hosts).unwrap_or(1))).unwrap_or(0);
-            if is_put {
-                self.begin_put(machine);
-            } else if let Entry::Vacant(entry) = down.entry(machine) {
-                crashes += 1;
-                self.world.crash(machine);
-                entry.insert(self.world.now_ms + self.world.random.below(3 * scenario.epoch_ms));
+            let machine = self.any_host();
+            match fault {
+                Fault::Put => self.begin_put(machine),
+                Fault::Partition => self.cut_some_off(),
+                Fault::ClockJump => {
+                    let ahead = self.world.random.below(4 * scenario.epoch_ms);
+                    self.world.clocks_ahead_ms.insert(machine, ahead);
+                }
+                Fault::Crash => {
+                    if let Entry::Vacant(entry) = down.entry(machine) {
+                        crashes += 1;
+                        self.world.crash(machine);
+                        entry.insert(self.world.now_ms + self.world.random.below(3 * scenario.epoch_ms));
+                    }
+                }
             }
         }
         // A power cut of all, in the middle of what is under way.
@@ -315,6 +357,22 @@ impl Run {
             }
         }
         crashes
+    }
+
+    fn any_host(&mut self) -> usize {
+        usize::try_from(self.world.random.below(u64::try_from(self.hosts).unwrap_or(1))).unwrap_or(0)
+    }
+
+    /// Up to half of the hosts are cut off from the others, or everybody hears everybody again.
+    fn cut_some_off(&mut self) {
+        self.world.cut_off.clear();
+        if self.world.random.percent(30) {
+            return;
+        }
+        for _ in 0..self.hosts / 2 {
+            let machine = self.any_host();
+            self.world.cut_off.insert(machine);
+        }
     }
 
     /// Begins a put through this machine; `deposits` tells whether it was acknowledged.
@@ -351,7 +409,6 @@ impl Run {
                 }
             }
             // Refused or unanswered: nothing was promised to this client.
-            // Refused or unanswered: nothing was promised to this client.
             _ => {}
         }
     }
@@ -362,7 +419,10 @@ impl Run {
         let verified = match BundleVerified::check(&Fake, &pins, wall_ms, &client.order, bundle) {
             Ok(verified) => verified,
             // Evidence ages while the bundle travels: the client asks again. Anything else is a lie.
-            Err(Check::EvidenceStale) => return,
+            Err(Check::EvidenceStale) => {
+                let again = self.world.command(client.gateway, LocalCommand::PutBegin(client.order.clone()));
+                return again.into_iter().for_each(|id| drop(self.clients.insert(id, client.clone())));
+            }
             Err(check) => return self.world.checkers.broken(format!("a bundle does not hold: {}", check.name())),
         };
         let payload = SecretBytes::copy_of(&deposit.payload);
@@ -381,22 +441,56 @@ impl Run {
     /// Faults end; everything must come back by itself.
     fn peace(&mut self) {
         self.world.faults = false;
+        self.world.cut_off.clear();
+        self.world.clocks_ahead_ms.clear();
         for number in 0..self.world.machines.len() {
             if self.world.machines.get(number).is_some_and(|machine| machine.running.is_none()) {
                 self.world.start(number);
             }
         }
         self.settle(PEACE_MS);
-        let roots: BTreeSet<_> = self
-            .world
+        // Records go on in each epoch: sooner or later all hosts are seen at the same one.
+        let seen: Vec<BTreeSet<(u64, Digest)>> = (0..CONVERGED_TRIES)
+            .map(|_| {
+                self.settle(CONVERGED_STEP_MS);
+                self.roots()
+            })
+            .collect();
+        for roots in &seen {
+            let indexes: BTreeSet<u64> = roots.iter().map(|(index, _)| *index).collect();
+            if indexes.len() != roots.len() {
+                self.world.checkers.broken(format!("two hosts applied different records: {roots:?}"));
+            }
+        }
+        if !seen.iter().any(|roots| roots.len() == 1) {
+            self.world.checkers.broken(format!("the records did not converge: {:?}", seen.last()));
+        }
+        self.committee_is_whole();
+    }
+
+    /// In peace the committee has all its seats, each holds a share of the mesh key, and the key is the first one.
+    fn committee_is_whole(&mut self) {
+        let running = self.world.machines.iter().find_map(|machine| machine.running.as_ref());
+        let Some(committee) = running.and_then(|running| running.host.records().committee()) else { return };
+        let (voters, wanted) = (committee.voters(), wanted(self.hosts));
+        if voters.len() != wanted || committee.key.holders != voters {
+            let (seats, holders) = (committee.seats.len(), committee.key.holders.len());
+            self.not_live.push(format!("{seats} seats and {holders} shares of the mesh key, and not {wanted}"));
+        }
+        let key = *committee.key.mesh_key().public();
+        if self.pins.as_ref().and_then(|pins| pins.key).is_some_and(|pinned| pinned != key) {
+            self.world.checkers.broken("P4: the mesh key changed".to_owned());
+        }
+    }
+
+    /// How far each host is, and what it has applied.
+    fn roots(&self) -> BTreeSet<(u64, Digest)> {
+        self.world
             .machines
             .iter()
             .filter_map(|machine| machine.running.as_ref())
             .map(|running| (running.host.records().applied(), running.host.records().root()))
-            .collect();
-        if roots.len() > 1 {
-            self.world.checkers.broken(format!("the records did not converge: {roots:?}"));
-        }
+            .collect()
     }
 
     /// With the faults over, a put through any host must succeed.

@@ -19,6 +19,12 @@ pub struct Scenario {
     pub loss_percent: u64,
     /// Crashes in that time; each host comes back.
     pub crashes: u64,
+    /// Partitions in that time: some hosts are cut off from the others for a while.
+    #[serde(default)]
+    pub partitions: u64,
+    /// Wall clocks that jump ahead in that time, and back.
+    #[serde(default)]
+    pub clock_jumps: u64,
     /// Delay of a message, from and to.
     pub delay_ms: [u64; 2],
     /// Time of a write, from and to.
@@ -38,8 +44,11 @@ pub enum ScenarioError {
     Form(String, toml::de::Error),
 }
 
-const SCENARIOS: [(&str, &str); 2] =
-    [("calm", include_str!("../scenarios/calm.toml")), ("crash", include_str!("../scenarios/crash.toml"))];
+const SCENARIOS: [(&str, &str); 3] = [
+    ("calm", include_str!("../scenarios/calm.toml")),
+    ("crash", include_str!("../scenarios/crash.toml")),
+    ("partition", include_str!("../scenarios/partition.toml")),
+];
 
 /// Names of all scenarios.
 pub fn names() -> Vec<&'static str> {

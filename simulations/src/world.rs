@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sha2::{Digest as _, Sha256};
 use spec::error::{Failure, Misbehaved};
-use spec::host::{Action, ActionId, Event, Lane, LocalCommand, LocalId, LocalReply, TpmReply, TpmRequest, Write};
+use spec::host::{
+    Action, ActionId, Event, Lane, LocalCommand, LocalId, LocalReply, Report, TpmReply, TpmRequest, Write,
+};
 use spec::types::{Now, Time, TransportKey};
-use spec::wire::{Message, Unverified, decode_message, encode_message};
+use spec::wire::{Address, Message, Unverified, decode_message, encode_message};
 
 use crate::checkers::Checkers;
 use crate::machine::Machine;
@@ -34,6 +36,10 @@ enum Pending {
     /// With the planted fault only: the write that was acknowledged long ago.
     Durable {
         writes: Vec<Write>,
+    },
+    /// All before it in its lane is durable.
+    Confirmed {
+        id: ActionId,
     },
     Tpm {
         id: ActionId,
@@ -88,9 +94,12 @@ pub struct World {
     pub clocks_ahead_ms: BTreeMap<usize, u64>,
     /// Whether messages get lost now.
     pub faults: bool,
+    /// Machines that are cut off from all others, not from each other.
+    pub cut_off: std::collections::BTreeSet<usize>,
     /// The planted fault: what waits for a write is released before the write is durable.
     pub acknowledges_before_flush: bool,
     scenario: Scenario,
+    connected: std::collections::BTreeSet<[(usize, u64); 2]>,
     queue: BTreeMap<(u64, u64), Scheduled>,
     sequence: u64,
     next_local: u64,
@@ -111,8 +120,10 @@ impl World {
             thrown_out: None,
             clocks_ahead_ms: BTreeMap::new(),
             faults: false,
+            cut_off: std::collections::BTreeSet::new(),
             acknowledges_before_flush: false,
             scenario,
+            connected: std::collections::BTreeSet::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             next_local: 0,
@@ -205,6 +216,7 @@ impl World {
                 target.disk.apply(writes);
                 return self.release(machine, lane);
             }
+            Pending::Confirmed { id } => Event::Persisted { id },
             Pending::Tpm { id, request } => {
                 let reply: Option<TpmReply> = target.tpm.answer(&request);
                 Event::Tpm { id, reply }
@@ -274,7 +286,8 @@ impl World {
         let delay = self.random.between(self.scenario.delay_ms);
         match action {
             Action::Persist { lane, writes } => self.persist(machine, lane, writes),
-            Action::Send { to, message, .. } => self.send(machine, to, &message, delay),
+            Action::Confirm { id, .. } => self.schedule(0, machine, Pending::Confirmed { id }),
+            Action::Send { to, address, message, .. } => self.send(machine, to, &address, &message, delay),
             Action::Tpm { id, request } => {
                 self.note(machine, "tpm", 0, 0);
                 let after = self.random.between(self.scenario.quote_ms);
@@ -293,7 +306,12 @@ impl World {
                 Some(all) => all.push((machine, why)),
                 None => self.checkers.broken(format!("host {machine} threw out an honest peer: {why}")),
             },
-            Action::Report(_) => self.note(machine, "report", 0, 0),
+            Action::Report(report) => {
+                self.note(machine, "report", 0, 0);
+                if let Report::Leads(term) = report {
+                    self.checkers.leads(machine, term);
+                }
+            }
         }
     }
 
@@ -313,7 +331,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, machine: usize, to: TransportKey, message: &Message, delay: u64) {
+    fn send(&mut self, machine: usize, to: TransportKey, address: &Address, message: &Message, delay: u64) {
         let Some(sender) = self.machines.get(machine) else { return };
         let from = sender.transport;
         let Some(mesh) = sender.running.as_ref().map(|running| running.host.mesh()) else { return };
@@ -329,12 +347,30 @@ impl World {
         if self.faults && self.random.percent(self.scenario.loss_percent) {
             return;
         }
+        if self.cut_off.contains(&machine) != self.cut_off.contains(&target) {
+            return;
+        }
         let down = self.machines.get(target).is_none_or(|machine| machine.running.is_none());
-        if down {
+        // Who is not connected must know where the other is.
+        let knows = self.machines.get(target).is_some_and(|machine| machine.name == address.0);
+        let connection = self.connection(machine, target);
+        let reaches = knows || self.connected.contains(&connection);
+        if reaches && !down {
+            self.connected.insert(connection);
+        }
+        if down || !reaches {
             self.schedule(delay, machine, Pending::Undeliverable { peer: to });
         } else {
             self.schedule(delay, machine, Pending::Deliver { to: target, from, bytes });
         }
+    }
+
+    /// A connection lasts as long as both ends run.
+    fn connection(&self, one: usize, other: usize) -> [(usize, u64); 2] {
+        let end = |at: usize| (at, self.machines.get(at).map_or(0, |machine| machine.incarnation));
+        let mut ends = [end(one), end(other)];
+        ends.sort_unstable();
+        ends
     }
 
     fn note(&mut self, machine: usize, kind: &str, size: u64, peer: u64) {

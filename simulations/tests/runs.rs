@@ -25,14 +25,25 @@ fn without_faults_every_put_is_acknowledged() {
 }
 
 #[test]
-fn p1_p3_hold_under_crashes_and_loss_for_200_seeds() {
+fn p1_p3_hold_under_crashes_and_loss_for_100_seeds() {
     let mut acknowledged = 0;
-    for seed in 1..=200 {
+    for seed in 1..=100 {
         let run = outcome("crash", 7, seed, false);
         assert!(run.ok, "sim run crash --hosts 7 --seed {seed}: {:?}", run.findings);
         acknowledged += run.acknowledged;
     }
-    assert!(acknowledged > 1_000, "only {acknowledged} puts were acknowledged: the runs show nothing");
+    assert!(acknowledged > 800, "only {acknowledged} puts were acknowledged: the runs show nothing");
+}
+
+#[test]
+fn p4_one_host_leads_a_term_and_nothing_is_lost_under_partitions_and_clock_jumps() {
+    let mut acknowledged = 0;
+    for seed in 1..=60 {
+        let run = outcome("partition", 7, seed, false);
+        assert!(run.ok, "sim run partition --hosts 7 --seed {seed}: {:?}", run.findings);
+        acknowledged += run.acknowledged;
+    }
+    assert!(acknowledged > 800, "only {acknowledged} puts were acknowledged: the runs show nothing");
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Mesh {
         self.machine("web1")
     }
 
-    /// Founds the mesh on the first machine.
+    /// Begins the mesh on the first machine.
     ///
     /// # Errors
     /// What the command says.
@@ -235,21 +235,27 @@ impl Mesh {
     /// What the commands say.
     pub fn join(&self, machine: &Machine) -> Result<Said, TestnetError> {
         let ticket = self.invite(&machine.plan)?.display().to_string();
-        machine.vouchsafe(&["join", &ticket, &self.founder()?.address()], b"")?.ok("vouchsafe join")
+        machine.vouchsafe(&["join", &ticket], b"")?.ok("vouchsafe join")
     }
 
-    /// Founds the mesh and lets everybody join; waits until all stand.
+    /// Founds the mesh with the first three and lets everybody else join; waits until all serve.
     ///
     /// # Errors
     /// What the commands say.
     pub fn enrol_all(&self, tell: &mut dyn FnMut(&str)) -> Result<(), TestnetError> {
         self.found()?;
-        tell(&format!("{} founded the mesh", self.founder()?.plan.name));
-        for machine in self.machines.iter().skip(1) {
+        tell(&format!("{} gathers the founders", self.founder()?.plan.name));
+        for (number, machine) in (2..).zip(self.machines.iter().skip(1)) {
             self.join(machine)?;
-            tell(&format!("{} joined: its TPM answered its challenge", machine.plan.name));
+            let name = &machine.plan.name;
+            match number {
+                2 => tell(&format!("{name} came: two of three")),
+                3 => tell(&format!("{name} came: the three checked each other's TPMs and dealt the mesh key")),
+                _ => tell(&format!("{name} joined: its TPM answered the committee's challenges")),
+            }
         }
-        self.wait_good(self.machines.len())
+        self.wait_good(self.machines.len())?;
+        self.machines.iter().try_for_each(|machine| self.wait_serving(machine))
     }
 
     /// The table of hosts, as the founder sees it.
@@ -259,6 +265,57 @@ impl Mesh {
     pub fn hosts(&self) -> Result<Vec<Value>, TestnetError> {
         let answer = self.founder()?.vouchsafe(&["-o", "json", "hosts"], b"")?.ok("vouchsafe hosts")?.json();
         Ok(answer.get("hosts").and_then(Value::as_array).cloned().unwrap_or_default())
+    }
+
+    /// Names of the committee, as the first machine that answers says.
+    ///
+    /// # Errors
+    /// Where nobody answers.
+    pub fn committee(&self) -> Result<Vec<String>, TestnetError> {
+        for machine in self.machines.iter().filter(|machine| machine.daemon.is_some()) {
+            let said = machine.vouchsafe(&["-o", "json", "status"], b"")?;
+            let names = said.json().get("committee").and_then(Value::as_array).cloned().unwrap_or_default();
+            if said.code == 0 && !names.is_empty() {
+                return Ok(names.iter().filter_map(Value::as_str).map(str::to_owned).collect());
+            }
+        }
+        Err(TestnetError::NotThere("no daemon says who sits in the committee".to_owned()))
+    }
+
+    /// Name of the host that leads, as some daemon says that runs.
+    pub fn leader(&self) -> Option<String> {
+        let running = self.machines.iter().filter(|machine| machine.daemon.is_some());
+        running
+            .filter_map(|machine| machine.vouchsafe(&["-o", "json", "status"], b"").ok().map(|said| (machine, said)))
+            .filter(|(_, said)| said.code == 0)
+            .find(|(_, said)| said.json().get("coordinates") == Some(&Value::Bool(true)))
+            .map(|(machine, _)| machine.plan.name.clone())
+    }
+
+    /// Waits until somebody leads.
+    ///
+    /// # Errors
+    /// Where nobody does in time.
+    pub fn wait_leader(&self) -> Result<String, TestnetError> {
+        let since = Instant::now();
+        while since.elapsed() < SETTLE {
+            if let Some(leader) = self.leader() {
+                return Ok(leader);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err(TestnetError::NotThere("nobody leads".to_owned()))
+    }
+
+    /// Which of these hosts may die at once while a majority of the committee stays: first those without a seat.
+    ///
+    /// # Errors
+    /// Where nobody says who sits in the committee.
+    pub fn spare_majority(&self, names: &[String]) -> Result<Vec<String>, TestnetError> {
+        let committee = self.committee()?;
+        let (seated, others): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| committee.contains(name));
+        let minority = committee.len().saturating_sub(1) / 2;
+        Ok(others.into_iter().chain(seated.into_iter().take(minority)).cloned().collect())
     }
 
     /// Waits until so many members stand with good evidence.
@@ -278,7 +335,7 @@ impl Mesh {
         Err(TestnetError::NotThere(format!("not all of {count} members came to show good evidence")))
     }
 
-    /// Waits until the daemon of a machine follows a current epoch with evidence of its own.
+    /// Waits until the daemon of a machine follows a current epoch with evidence of its own, unlocked by its peers.
     ///
     /// # Errors
     /// Where it does not in time.
@@ -286,7 +343,9 @@ impl Mesh {
         let since = Instant::now();
         while since.elapsed() < SETTLE {
             let status = machine.vouchsafe(&["-o", "json", "status"], b"")?.json();
-            if ["epoch", "evidence_epoch"].iter().all(|field| status.get(field).is_some_and(Value::is_u64)) {
+            let numbers = ["epoch", "evidence_epoch", "header_epoch"];
+            let unlocked = machine.plan.role != "host" || status.get("unlocked") == Some(&Value::Bool(true));
+            if unlocked && numbers.iter().all(|field| status.get(field).is_some_and(Value::is_u64)) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(50));

@@ -33,6 +33,11 @@ fn p3_acknowledged_puts_survive_sigkill_of_all_and_a_power_cut_of_the_tpms() {
 }
 
 #[test]
+fn p4_when_the_leader_is_killed_another_goes_on_and_nothing_is_lost_or_doubled() {
+    run("failover", &["--rounds", "2"]);
+}
+
+#[test]
 fn a_slow_chip_keeps_up_and_a_sick_one_takes_out_its_own_host_until_it_works_again() {
     run("chips", &[]);
 }

@@ -10,11 +10,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use spec::beacon::SignedBeacon;
 use spec::cms::records::{Credential, Group};
 use spec::error::{Check, Failure, Refused, Subject};
+use spec::genesis::{Genesis, SignedGenesis};
 use spec::host::{HostLine, StatusReply};
+use spec::limits::GENESIS_MAX;
 use spec::membership::MemberRecord;
-use spec::wire::Standing;
+use spec::ticket::Pins;
+use spec::types::sha256;
+use spec::wire::{self, Standing};
 
 /// Version of every JSON answer.
 pub const FORMAT: u32 = 1;
@@ -69,7 +74,7 @@ impl ErrorBody {
                 Self::plain("too_few_holders", message, Some("see `vouchsafe hosts`; try again when they are back"))
             }
             Failure::NoCoordinator => {
-                let hint = "see `vouchsafe hosts`; try again when the coordinator is back";
+                let hint = "see `vouchsafe status`; try again when a majority of the committee is up";
                 Self::plain("no_coordinator", failure.to_string(), Some(hint))
             }
             Failure::Membership(_) => Self::plain("membership", failure.to_string(), None),
@@ -155,6 +160,7 @@ pub fn host_json(line: &HostLine) -> Value {
         fields.insert("check".to_owned(), json!(check));
         fields.insert("address".to_owned(), json!(line.address.0));
         fields.insert("coordinates".to_owned(), json!(line.coordinates));
+        fields.insert("committee".to_owned(), json!(line.seated));
     }
     value
 }
@@ -162,15 +168,22 @@ pub fn host_json(line: &HostLine) -> Value {
 /// How a host is, as JSON.
 pub fn status_json(status: &StatusReply) -> Value {
     let refusals: Vec<ErrorBody> = status.refusals.iter().map(|r| ErrorBody::refused(r, &BTreeMap::new())).collect();
-    let trust = "founder is trusted for admission";
     json!({
         "format": FORMAT,
         "member": status.member.as_ref().map(member_json),
         "mesh": status.pins.as_ref().map(|pins| pins.mesh.to_string()),
         "mesh_name": status.mesh_name,
-        "coordinates": status.coordinates,
+        "mesh_key": status.pins.as_ref().and_then(|pins| pins.key).map(|key| key.to_string()),
+        "forming": status.forming,
         "joining": status.joining,
-        "trust": status.pins.as_ref().map(|_| trust),
+        "coordinates": status.coordinates,
+        "coordinator": status.leader,
+        "term": status.term,
+        "committee": status.committee,
+        "key_shares": status.key.map(|(t, _)| json!({ "needed": t, "of": status.committee.len() })),
+        "key_epoch": status.key.map(|(_, epoch)| epoch),
+        "unlocked": status.unlocked,
+        "header_epoch": status.header.map(|round| round.0),
         "epoch": status.round.map(|round| round.0),
         "epoch_ms": status.epoch_ms,
         "evidence_epoch": status.evidence.map(|round| round.0),
@@ -178,6 +191,34 @@ pub fn status_json(status: &StatusReply) -> Value {
         "shares": status.shares,
         "refusals": refusals,
     })
+}
+
+/// A beacon in drand's form: what its clients read from `/public/ROUND`.
+pub fn beacon_json(beacon: &SignedBeacon) -> Value {
+    json!({
+        "round": beacon.round.0,
+        "randomness": beacon.beacon().to_string(),
+        "signature": beacon.signature.to_string(),
+    })
+}
+
+/// The chain of beacons in drand's form: what its clients read from `/info`. `None` while there is no mesh key.
+pub fn chain_json(pins: &Pins, genesis: &SignedGenesis) -> Option<Value> {
+    let genesis: Genesis = wire::decode(&genesis.bytes, GENESIS_MAX).ok()?;
+    let key = pins.key?;
+    let (period, start) = (genesis.epoch_ms / 1_000, genesis.created_ms / 1_000);
+    // drand's own way to name a chain.
+    let period_bytes = u32::try_from(period).ok()?.to_be_bytes();
+    let hash = sha256(&[period_bytes.as_slice(), &start.to_be_bytes(), &key.0, &pins.mesh.0, b"vouchsafe"].concat());
+    Some(json!({
+        "public_key": key.to_string(),
+        "period": period,
+        "genesis_time": start,
+        "hash": hash.to_string(),
+        "groupHash": pins.mesh.to_string(),
+        "schemeID": "bls-unchained-g1-rfc9380",
+        "metadata": { "beaconID": "vouchsafe" },
+    }))
 }
 
 /// A credential as JSON; its places stay with the committee and its owner.
@@ -193,7 +234,7 @@ pub fn credential_json(credential: &Credential) -> Value {
         "tolerate_domains": head.terms.tolerate,
         "dealer": match head.dealer {
             spec::credential::head::Dealer::Client => "client",
-            spec::credential::head::Dealer::Coordinator => "cms",
+            spec::credential::head::Dealer::Coordinator(_) => "cms",
         },
         "allow": head.allow.iter().map(spec::credential::head::Allow::to_text).collect::<Vec<_>>(),
         "recipients": head.recipients,

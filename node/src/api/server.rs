@@ -24,7 +24,9 @@ use spec::wire::{self, Address, Entrusting};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ErrorBody, FORMAT, credential_json, host_json, pack, shown_json, status_json, unpack};
+use super::{
+    ErrorBody, FORMAT, beacon_json, chain_json, credential_json, host_json, pack, shown_json, status_json, unpack,
+};
 use crate::driver::LocalRequest;
 
 /// Largest body: a package of the largest message in base64, with its signature.
@@ -73,6 +75,9 @@ pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<Loca
         .route("/v1/identity", get(identity))
         .route("/v1/status", get(status))
         .route("/v1/hosts", get(hosts))
+        .route("/v1/beacon/info", get(beacon_info))
+        .route("/v1/beacon/latest", get(beacon_latest))
+        .route("/v1/beacon/{round}", get(beacon_of))
         .route("/v1/credentials", get(list))
         .route("/v1/credentials/{id}", get(show))
         .route("/v1/credentials/{id}/map", get(owner_map))
@@ -170,12 +175,36 @@ async fn identity(State(door): State<Door>) -> Answer {
         LocalReply::Identity(own) => ok(json!({
             "format": FORMAT,
             "transport": own.transport.to_string(),
-            "coordinator_key": own.coordinator_key.to_string(),
-            "coordinator_proof": own.coordinator_proof.to_string(),
             "pins": own.pins.map(|pins| pack(&wire::encode(&pins))),
+            "contacts": pack(&wire::encode(&own.contacts)),
             "genesis": own.genesis.map(|genesis| pack(&wire::encode(genesis.as_ref()))),
             "ek_hashes": own.ek_hashes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })),
+        _ => Err(odd()),
+    }
+}
+
+async fn beacon_latest(State(door): State<Door>) -> Answer {
+    beacon(&door, None).await
+}
+
+async fn beacon_of(State(door): State<Door>, PathOf(round): PathOf<u64>) -> Answer {
+    beacon(&door, Some(Round(round))).await
+}
+
+async fn beacon(door: &Door, round: Option<Round>) -> Answer {
+    match door.ask(LocalCommand::Beacon(round)).await? {
+        LocalReply::Beacon(beacon) => ok(beacon_json(&beacon)),
+        _ => Err(odd()),
+    }
+}
+
+async fn beacon_info(State(door): State<Door>) -> Answer {
+    match door.ask(LocalCommand::Identity).await? {
+        LocalReply::Identity(own) => match (own.pins, own.genesis) {
+            (Some(pins), Some(genesis)) => chain_json(&pins, &genesis).map_or_else(|| Err(odd()), ok),
+            _ => Err(door.failure(&Failure::Membership("there is no mesh key yet")).await),
+        },
         _ => Err(odd()),
     }
 }
@@ -284,12 +313,12 @@ async fn found(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, J
 #[derive(Deserialize)]
 struct JoinBody {
     ticket: String,
-    address: String,
+    address: Option<String>,
 }
 
 async fn join(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, Json(body): Json<JoinBody>) -> Answer {
     admin(peer)?;
-    let command = LocalCommand::Join { ticket: ticket_of(&body.ticket)?, address: Address(body.address) };
+    let command = LocalCommand::Join { ticket: ticket_of(&body.ticket)?, address: body.address.map(Address) };
     joined(door.ask(command).await?)
 }
 

@@ -16,7 +16,9 @@ pub(super) async fn run(context: &Context) -> Outcome {
                 state = format!("{state}: {check}");
             }
             if one.get("coordinates").and_then(Value::as_bool) == Some(true) {
-                state.push_str(", coordinates");
+                state.push_str(", leads");
+            } else if one.get("committee").and_then(Value::as_bool) == Some(true) {
+                state.push_str(", votes");
             }
             let mut row = vec![shown(one, "name"), shown(one, "role"), shown(one, "domain"), shown(one, "region")];
             row.extend([shown(one, "tpm"), state, shown(one, "address")]);

@@ -7,20 +7,21 @@ use serde_bytes::ByteBuf;
 use serde_json::json;
 use spec::attest::policy::DEFAULT_PCRS;
 use spec::genesis::{self, Domain, Genesis, PROTOCOL_VERSION, SignedGenesis};
+use spec::limits::TICKET_MAX;
 use spec::membership::Role;
-use spec::ticket::{self, Pins, SignedTicket, Ticket};
-use spec::types::{BlsPublic, BlsSignature, Digest, MeshId, SshKey, TicketSerial, TransportKey, sha256};
+use spec::ticket::{self, Contact, Pins, SignedTicket, Ticket};
+use spec::types::{Digest, MeshId, SshKey, TicketSerial, sha256};
 use spec::{text, wire};
 
 use super::{Context, Outcome, failure, field, shown, usage};
-use crate::api::{ErrorBody, pack};
+use crate::api::{ErrorBody, pack, unpack};
 use crate::ssh::{self, Signer};
 use crate::{clock, maps};
 
-/// How long the founder's own ticket holds.
-const OWN_TICKET_MS: u64 = 10 * 60 * 1_000;
+/// How long this host's own ticket holds: as long as a forming may take.
+const OWN_TICKET_MS: u64 = 30 * 24 * 3_600 * 1_000;
 
-/// Founds a mesh.
+/// Begins a mesh and gathers its founders: with two more hosts it founds itself.
 ///
 /// Each --operator KEY.pub names an operator of the --domain at the same place; the private key lies beside it
 /// (KEY), since every named operator signs the genesis.
@@ -86,9 +87,11 @@ impl Init {
         let answer = context.daemon.post("/v1/found", &body).await?;
         context.print(&answer, |answer| {
             format!(
-                "founded mesh {} ({})\nnext: let others in with `vouchsafe invite`\n",
+                "mesh {} ({}) is forming: {} of 3 hosts\nnext: invite two more with `vouchsafe invite`; the mesh \
+                 founds itself when they have joined\n",
                 shown(answer, "mesh_name"),
-                shown(answer, "mesh")
+                shown(answer, "mesh"),
+                shown(answer, "forming")
             )
         })
     }
@@ -128,7 +131,8 @@ impl Init {
             protocol_version: PROTOCOL_VERSION,
             name: self.mesh.clone(),
             testnet: self.testnet,
-            created_ms: clock::now().wall_ms,
+            // A whole second, so that others name the rounds by it as we do.
+            created_ms: clock::now().wall_ms / 1_000 * 1_000,
             epoch_ms: self.epoch_ms,
             tolerate: self.tolerate_domains.unwrap_or(u8::from(domains.len() >= 3)),
             domains,
@@ -182,12 +186,9 @@ impl Init {
     ) -> Result<SignedTicket, Box<ErrorBody>> {
         let own = context.daemon.get("/v1/identity").await?;
         let odd = || failure("the daemon does not say who it is".to_owned());
-        let pins = Pins {
-            mesh,
-            coordinator: TransportKey::from_hex(field(&own, "transport")).ok_or_else(odd)?,
-            coordinator_key: BlsPublic::from_hex(field(&own, "coordinator_key")).ok_or_else(odd)?,
-            coordinator_proof: BlsSignature::from_hex(field(&own, "coordinator_proof")).ok_or_else(odd)?,
-        };
+        let contacts = unpack(field(&own, "contacts")).and_then(|bytes| wire::decode(&bytes, TICKET_MAX).ok());
+        let contacts: Vec<Contact> = contacts.ok_or_else(odd)?;
+        let pins = Pins { mesh, key: None };
         let wanted = self.own_domain.as_ref().or(self.domain.first());
         let (domain, signer) = signers
             .iter()
@@ -195,6 +196,7 @@ impl Init {
             .ok_or_else(|| usage("--own-domain names no domain of an operator".to_owned()))?;
         let ticket = Ticket::new(
             pins,
+            contacts,
             self.name.clone(),
             Role::Host,
             domain.clone(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use spec::genesis::{Genesis, SignedGenesis};
 use spec::limits::{GENESIS_MAX, TICKET_MAX};
 use spec::membership::Role;
-use spec::ticket::{Pins, Ticket};
+use spec::ticket::{Contact, Pins, Ticket};
 use spec::types::Digest;
 use spec::{text, wire};
 
@@ -65,7 +65,9 @@ impl Invite {
         let genesis = unpack(field(&identity, "genesis"))
             .and_then(|bytes| wire::decode::<SignedGenesis>(&bytes, 2 * GENESIS_MAX).ok())
             .and_then(|signed| wire::decode::<Genesis>(&signed.bytes, GENESIS_MAX).ok());
-        let (Some(pins), Some(genesis)) = (pins, genesis) else { return Err(none()) };
+        let contacts = unpack(field(&identity, "contacts"));
+        let contacts: Option<Vec<Contact>> = contacts.and_then(|bytes| wire::decode(&bytes, TICKET_MAX).ok());
+        let (Some(pins), Some(genesis), Some(contacts)) = (pins, genesis, contacts) else { return Err(none()) };
         let domain = genesis
             .domain_of(&signer.public())
             .ok_or_else(|| usage(format!("{} is no operator of this mesh", self.operator.display())))?;
@@ -79,6 +81,7 @@ impl Invite {
         let name = self.name.clone();
         let ticket = Ticket::new(
             pins,
+            contacts,
             self.name,
             self.role,
             domain.name.clone(),

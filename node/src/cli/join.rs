@@ -1,4 +1,4 @@
-//! `vouchsafe join`: shows the ticket to the coordinator and answers its challenge.
+//! `vouchsafe join`: shows the ticket to the committee and answers each member's challenge.
 
 use std::path::PathBuf;
 
@@ -13,19 +13,26 @@ use super::{Context, Outcome, failure, shown, usage};
 pub(super) struct Join {
     /// The ticket's file, `-` for standard input.
     ticket: PathBuf,
-    /// The coordinator's address, host:port.
-    address: String,
+    /// Address of the host that wrote the ticket, host:port, if it is not where the ticket says.
+    address: Option<String>,
 }
 
 impl Join {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let ticket = read_text(&self.ticket)?;
-        if !self.address.contains(':') {
+        if self.address.as_ref().is_some_and(|address| !address.contains(':')) {
             return Err(usage("ADDR is host:port".to_owned()));
         }
         let body = json!({ "ticket": ticket, "address": self.address });
         let answer = context.daemon.post("/v1/join", &body).await?;
         context.print(&answer, |answer| {
+            if answer.get("forming").is_some_and(|known| !known.is_null()) {
+                return format!(
+                    "mesh {} is forming: {} of 3 hosts; it founds itself when there are three\n",
+                    shown(answer, "mesh_name"),
+                    shown(answer, "forming")
+                );
+            }
             let member = answer.get("member").cloned().unwrap_or_default();
             format!(
                 "joined mesh {} as {} ({}, domain {})\n",

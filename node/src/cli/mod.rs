@@ -1,5 +1,6 @@
 //! The command line: one file per command. Small explicit keys, pipes, no secret in an argument.
 
+mod beacon;
 mod evidence;
 mod get;
 mod hosts;
@@ -40,7 +41,7 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok · 1 failure · 2 usage · 3 not found · 4 refused · \
-5 too few holders or no coordinator (try again) · 6 own daemon unreachable";
+5 too few holders or no leader (try again) · 6 own daemon unreachable";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Form {
@@ -52,7 +53,7 @@ enum Form {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Found a mesh; this host is its first member.
+    /// Begin a mesh; this host gathers its founders.
     Init(init::Init),
     /// Write a ticket that lets one machine join.
     Invite(invite::Invite),
@@ -72,6 +73,8 @@ enum Command {
     Hosts,
     /// Say how this host is.
     Status,
+    /// Write a beacon in drand's JSON: the newest, or that of a round.
+    Beacon(beacon::ShowBeacon),
     /// Write this host's newest evidence as files that `tpm2_checkquote` reads.
     Evidence(evidence::WriteEvidence),
 }
@@ -152,6 +155,7 @@ fn run(arguments: Arguments) -> Outcome {
             Command::Show(command) => command.run(&context).await,
             Command::Hosts => hosts::run(&context).await,
             Command::Status => status::run(&context).await,
+            Command::Beacon(command) => command.run(&context).await,
             Command::Evidence(command) => command.run(&context).await,
             Command::Daemon => Ok(()),
         }

@@ -78,15 +78,16 @@ fn refused(check: Check) -> Box<ErrorBody> {
     error
 }
 
+/// Answers whose evidence was too old by the time they were here, before that is an error.
+const TRIES: u32 = 3;
+
 impl Put {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let signer = self.signer()?;
         let order = self.order(&signer)?;
         let payload = self.payload()?;
         let pins = pins(context).await?;
-        let begun = context.daemon.post("/v1/puts/begin", &json!({ "order": pack(&wire::encode(&order)) })).await?;
-        let bundle: DealBundle = unpacked(&begun, "bundle")?;
-        let verified = BundleVerified::check(&Real, &pins, clock::now().wall_ms, &order, &bundle).map_err(refused)?;
+        let verified = Self::placed(context, &pins, &order).await?;
         let package = self.dealt(context, &pins, &order, &verified, &payload).await?;
         drop(payload);
         let (namespace, bytes) = head_to_sign(&package);
@@ -98,6 +99,21 @@ impl Put {
         });
         let answer = context.daemon.post("/v1/puts/store", &body).await?;
         context.print(&answer, |answer| self.text(answer))
+    }
+
+    /// Asks where the order may go and checks the answer. Evidence ages on the way: then it is asked for anew.
+    async fn placed(context: &Context, pins: &Pins, order: &PutOrder) -> Result<BundleVerified, Box<ErrorBody>> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let body = json!({ "order": pack(&wire::encode(order)) });
+            let begun = context.daemon.post("/v1/puts/begin", &body).await?;
+            let bundle: DealBundle = unpacked(&begun, "bundle")?;
+            match BundleVerified::check(&Real, pins, clock::now().wall_ms, order, &bundle) {
+                Err(Check::EvidenceStale) if tries < TRIES => {}
+                checked => return checked.map_err(refused),
+            }
+        }
     }
 
     fn text(&self, answer: &Value) -> String {

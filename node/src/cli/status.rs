@@ -14,25 +14,44 @@ fn text(answer: &Value) -> String {
         let doing = if answer.get("joining") == Some(&Value::Bool(true)) { "is joining" } else { "belongs to no mesh" };
         return format!("this host {doing}\n  hint: found one (vouchsafe init) or join one (vouchsafe join)\n");
     }
+    if answer.get("forming").is_some_and(|known| !known.is_null()) {
+        return format!(
+            "mesh      {} ({})\nforming   {} of 3 hosts have come\n  hint: invite hosts (vouchsafe invite) until \
+             there are three\n",
+            shown(answer, "mesh_name"),
+            shown(answer, "mesh"),
+            shown(answer, "forming")
+        );
+    }
     let member = answer.get("member").cloned().unwrap_or_default();
+    let names = |key: &str| {
+        let list = answer.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        list.collect::<Vec<_>>().join(", ")
+    };
+    let yes = |key: &str| answer.get(key) == Some(&Value::Bool(true));
     let mut out = format!(
-        "host      {} ({}, domain {}, region {})\nmesh      {} ({})\ntrust     {}\nepoch     {} of {} ms, own \
-         evidence of {}\nrecords   {}\nshares    {}\n",
+        "host      {} ({}, domain {}, region {})\nmesh      {} ({})\nmesh key  {}\ncommittee {}\nleads     \
+         {} (term {})\nepoch     {} of {} ms, header of {}, own evidence of {}\nrecords   {}\nshares    {} ({})\n",
         shown(&member, "name"),
         shown(&member, "role"),
         shown(&member, "domain"),
         shown(&member, "region"),
         shown(answer, "mesh_name"),
         shown(answer, "mesh"),
-        shown(answer, "trust"),
+        shown(answer, "mesh_key"),
+        names("committee"),
+        shown(answer, "coordinator"),
+        shown(answer, "term"),
         shown(answer, "epoch"),
         shown(answer, "epoch_ms"),
+        shown(answer, "header_epoch"),
         shown(answer, "evidence_epoch"),
         shown(answer, "records"),
         shown(answer, "shares"),
+        if yes("unlocked") { "unlocked by the mesh" } else { "locked: waits for its peers" },
     );
-    if answer.get("coordinates") == Some(&Value::Bool(true)) {
-        out.push_str("role      coordinates this mesh\n");
+    if yes("coordinates") {
+        out.push_str("role      leads the committee\n");
     }
     for refusal in answer.get("refusals").and_then(Value::as_array).into_iter().flatten().rev().take(5) {
         out.push_str(&format!("refused   {} [{}]\n", shown(refusal, "message"), shown(refusal, "refusal_id")));

@@ -169,13 +169,20 @@ impl OpenChallenge {
         &self.candidate.record
     }
 
-    /// Checks the answer: a quote by the AK over all recovered secrets and the record's digest. A quote over the
-    /// right qualifying data is the proof; the secrets themselves never travel back.
+    /// Checks the answer: a quote by the AK over all recovered secrets and what it was to bind: the record's digest, or
+    /// a digest over that and more. A quote over the right qualifying data is the proof; the secrets themselves never
+    /// travel back.
     ///
     /// # Errors
     /// [`Check::Challenge`] for another quote or other measurements than the record says.
-    pub fn check_answer(self, suite: &dyn Suite, mesh: &MeshId, quote: &Quote) -> Result<MemberRecord, Check> {
-        let qualifying = answer_digest(mesh, &self.secrets, &self.candidate.record.digest(mesh));
+    pub fn check_answer(
+        self,
+        suite: &dyn Suite,
+        mesh: &MeshId,
+        bound: &Digest,
+        quote: &Quote,
+    ) -> Result<MemberRecord, Check> {
+        let qualifying = answer_digest(mesh, &self.secrets, bound);
         let quote =
             QuoteVerified::check(suite, quote, &self.candidate.ak, &qualifying).map_err(|_| Check::Challenge)?;
         if *quote.pcrs() != self.candidate.record.good_pcrs {
@@ -186,8 +193,8 @@ impl OpenChallenge {
 }
 
 /// Qualifying data of the quote that answers a challenge.
-pub fn answer_digest(mesh: &MeshId, secrets: &[SecretBytes], record: &Digest) -> Digest {
-    let mut parts: Vec<&[u8]> = vec![&mesh.0, &record.0];
+pub fn answer_digest(mesh: &MeshId, secrets: &[SecretBytes], bound: &Digest) -> Digest {
+    let mut parts: Vec<&[u8]> = vec![&mesh.0, &bound.0];
     parts.extend(secrets.iter().map(SecretBytes::expose));
     Purpose::Enrolment.digest(&parts)
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::policy;
 use super::quote::{Quote, QuoteVerified};
 use super::tpm::AkPublic;
-use crate::epoch::EpochVerified;
+use crate::beacon::EpochVerified;
 use crate::error::Check;
 use crate::membership::MemberRecord;
 use crate::suite::Suite;

@@ -125,8 +125,10 @@ impl Ballot {
 
 /// Bytes that name a read.
 const CONTEXT_MAX: usize = 16;
-/// A term beyond it could run over: whoever names one lies.
-const TERM_MAX: u64 = u64::MAX / 2;
+/// A term or an index beyond it could run over: whoever names one lies.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+/// Terms that a voter may have missed: one a second for twelve days. Beyond it somebody would use them up.
+const TERM_JUMP_MAX: u64 = 1 << 20;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +168,14 @@ impl Election {
     /// Starts from what is on disk: every entry up to `hard.commit` is applied already.
     ///
     /// `None` where what is on disk cannot be: the host then has lost its hard state.
-    pub fn new(id: u64, voters: &[u64], learners: &[u64], entries: &[LogEntry], hard: Hard, seed: [u8; 32]) -> Option<Self> {
+    pub fn new(
+        id: u64,
+        voters: &[u64],
+        learners: &[u64],
+        entries: &[LogEntry],
+        hard: Hard,
+        seed: [u8; 32],
+    ) -> Option<Self> {
         let contiguous = entries.iter().zip(1..).all(|(entry, index)| entry.index == index);
         if !contiguous || hard.commit > entries.last().map_or(0, |entry| entry.index) {
             return None;
@@ -221,11 +230,26 @@ impl Election {
     /// Why it was not taken.
     pub fn step(&mut self, seat: u64, ballot: &Ballot) -> Result<(), NotStepped> {
         let raft = &self.raw.raft;
-        if ballot.from != seat || ballot.term > TERM_MAX || !ballot.within_bounds() {
+        let numbers =
+            [ballot.term, ballot.log_term, ballot.index, ballot.commit, ballot.commit_term, ballot.reject_hint];
+        // Term zero is the library's sign for a message of its own.
+        if ballot.from != seat
+            || ballot.term == 0
+            || numbers.iter().any(|number| *number > NUMBER_MAX)
+            || !ballot.within_bounds()
+        {
             return Err(NotStepped::Nonsense);
         }
         if ballot.to != raft.id || seat == raft.id {
             return Err(NotStepped::Seat);
+        }
+        if ballot.term > raft.term.saturating_add(TERM_JUMP_MAX) {
+            return Err(NotStepped::Nonsense);
+        }
+        // Whoever wins takes its whole log for written: votes that come before it is are asked for again.
+        let is_vote = matches!(ballot.kind, BallotKind::PreVoteReply | BallotKind::VoteReply);
+        if is_vote && raft.raft_log.persisted < raft.raft_log.last_index() {
+            return Ok(());
         }
         if ballot.term >= raft.term && !self.can_be(ballot) {
             return Err(NotStepped::Nonsense);
@@ -242,19 +266,15 @@ impl Election {
         let last = raft.raft_log.last_index();
         match ballot.kind {
             BallotKind::Append => {
-                let contiguous = ballot.entries.iter().zip(ballot.index.saturating_add(1)..);
-                let in_order = contiguous.clone().all(|(entry, index)| entry.index == index);
-                let terms = std::iter::once(ballot.log_term).chain(ballot.entries.iter().map(|entry| entry.term));
-                let rising = terms.clone().is_sorted() && terms.last().is_none_or(|term| term <= ballot.term);
-                // What is committed here is committed for good.
-                let keeps = ballot.entries.iter().filter(|entry| entry.index <= raft.raft_log.committed).all(|entry| {
-                    raft.raft_log.term(entry.index).is_ok_and(|term| term == entry.term)
-                });
-                in_order && rising && keeps && ballot.index < TERM_MAX && raft.state != StateRole::Leader
-                    || ballot.term > raft.term && in_order && rising && keeps
+                self.may_append(ballot) && (raft.state != StateRole::Leader || ballot.term > raft.term)
             }
-            BallotKind::AppendReply => ballot.index <= last && ballot.reject_hint <= last,
-            BallotKind::Heartbeat => ballot.commit <= last && (raft.state != StateRole::Leader || ballot.term > raft.term),
+            // A leader that restarted hears late answers to what it had not written yet: only who leads acts on them.
+            BallotKind::AppendReply => {
+                raft.state != StateRole::Leader || (ballot.index <= last && ballot.reject_hint <= last)
+            }
+            BallotKind::Heartbeat => {
+                ballot.commit <= last && (raft.state != StateRole::Leader || ballot.term > raft.term)
+            }
             BallotKind::TimeoutNow => ballot.from == raft.leader_id,
             BallotKind::PreVote
             | BallotKind::PreVoteReply
@@ -262,6 +282,19 @@ impl Election {
             | BallotKind::VoteReply
             | BallotKind::HeartbeatReply => true,
         }
+    }
+
+    /// Whether the entries of an append follow on each other, and on what is committed here for good.
+    fn may_append(&self, ballot: &Ballot) -> bool {
+        let log = &self.raw.raft.raft_log;
+        let in_order = ballot.entries.iter().zip(ballot.index + 1..).all(|(entry, index)| entry.index == index);
+        let terms = std::iter::once(ballot.log_term).chain(ballot.entries.iter().map(|entry| entry.term));
+        let rising = terms.clone().is_sorted() && terms.last().is_none_or(|term| term <= ballot.term);
+        // The library gives an entry that is not there term zero.
+        let dated = (ballot.log_term == 0) == (ballot.index == 0) && ballot.entries.iter().all(|entry| entry.term > 0);
+        let committed = ballot.entries.iter().filter(|entry| entry.index <= log.committed);
+        let mut keeps = committed.map(|entry| log.term(entry.index).is_ok_and(|term| term == entry.term));
+        in_order && rising && dated && keeps.all(|kept| kept)
     }
 
     /// Proposes a command; gives its index and term. It stands only once an entry of that index and term is committed.
@@ -382,6 +415,11 @@ impl Election {
         self.raw.raft.prs().iter().map(|(id, progress)| (*id, progress.matched)).collect()
     }
 
+    /// All entries up to an index.
+    pub fn entries(&self, through: u64) -> Vec<LogEntry> {
+        self.raw.store().through(through).map(ours_of).collect()
+    }
+
     /// Committed entries behind an index, as many as fit a page.
     pub fn page(&self, after: u64, commit: u64) -> Vec<LogEntry> {
         let most = after.saturating_add(u64::try_from(PAGE_ENTRIES_MAX).unwrap_or(u64::MAX));
@@ -440,7 +478,7 @@ fn ballot_of(message: &Message) -> Option<Ballot> {
         term: message.term,
         log_term: message.log_term,
         index: message.index,
-        entries: message.entries.iter().map(ours_of).collect(),
+        entries: message.entries.iter().take(PAGE_ENTRIES_MAX).map(ours_of).collect(),
         commit: message.commit,
         commit_term: message.commit_term,
         reject: message.reject,

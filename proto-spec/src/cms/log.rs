@@ -5,6 +5,7 @@ use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::election::{LogEntry, SeatChange};
+use crate::limits::PAGE_ENTRIES_MAX;
 
 /// Entries from index 1 on, without a gap.
 pub(super) struct Log {
@@ -38,6 +39,11 @@ impl Log {
         self.seats = seats;
     }
 
+    /// All entries up to an index.
+    pub(super) fn through(&self, index: u64) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().take_while(move |entry| entry.index <= index)
+    }
+
     fn last(&self) -> u64 {
         self.entries.last().map_or(0, |entry| entry.index)
     }
@@ -56,7 +62,9 @@ impl Storage for Log {
         _context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         let found = self.entries.get(position(low)..position(high));
-        let mut found = found.ok_or(Error::Store(StorageError::Unavailable))?.to_vec();
+        let found = found.ok_or(Error::Store(StorageError::Unavailable))?;
+        // No message carries more: small entries would pass the bound on bytes by the thousand.
+        let mut found: Vec<Entry> = found.iter().take(PAGE_ENTRIES_MAX).cloned().collect();
         raft::util::limit_size(&mut found, max_size.into());
         Ok(found)
     }

@@ -1,5 +1,6 @@
 //! The coordinating role: the records and the service that writes them.
 
+pub mod committee;
 pub mod election;
 mod log;
 pub mod records;

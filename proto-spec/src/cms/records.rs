@@ -1,46 +1,74 @@
 //! The replicated state: `apply(command) → effects`, the same everywhere. Nothing here asks a clock, a generator or
-//! another host; a command that does not fit changes nothing.
-//!
-//! In this step the log has one writer, the founder, and every member follows it. Raft will come under it.
+//! another host; a command that does not fit changes nothing but the index.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::committee::{Committee, FOUNDERS, FOUNDERS_T, KeySetup, Step, seats_are_spread};
+use super::election::{LogEntry, SeatChange};
+use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::credential::head::{HeadVerified, SignedHead};
-use crate::credential::placement::spread_holds;
+use crate::credential::placement::{self, Candidate, spread_holds};
 use crate::credential::split::commitments_digest;
 use crate::error::Check;
 use crate::genesis::{GenesisVerified, PROTOCOL_VERSION, SignedGenesis};
-use crate::limits::{CREDENTIALS_MAX, ENTRY_MAX, GROUPS_MAX, LOG_ENTRIES_MAX, MEMBERS_MAX};
+use crate::header::Header;
+use crate::limits::{CREDENTIALS_MAX, ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX, MEMBERS_MAX};
 use crate::membership::{Admission, Member, MemberRecord, Role};
-use crate::suite::{Suite, VerifiedKey};
+use crate::suite::{MeshKey, Suite};
 use crate::ticket::Pins;
+use crate::tree;
 use crate::types::{
-    BlsPublic, BlsSignature, Commitment, CredentialId, Digest, Generation, GroupId, HostId, MeshId, Purpose, RequestId,
-    ShareIndex, Terms, TicketSerial, TransportKey,
+    BlsSignature, Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, MeshId, Purpose,
+    RequestId, Round, ShareIndex, Terms, TicketSerial, TransportKey, sha256,
 };
 use crate::wire;
+
+/// The record that ends the forming of a mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founding {
+    /// What the mesh is.
+    pub genesis: SignedGenesis,
+    /// The three founders, in the order of their shares.
+    pub founders: Vec<Admission>,
+    /// The mesh key that they dealt.
+    pub key: KeySetup,
+    /// Digest of the three deals.
+    pub deals: Digest,
+    /// Signature of the new mesh key.
+    pub signature: BlsSignature,
+    /// Signatures of the founders' transport keys, in their order.
+    pub consents: Vec<Ed25519Signature>,
+}
+
+impl Founding {
+    /// What the founders and the new key sign.
+    pub fn signed_bytes(mesh: &MeshId, founders: &[MemberRecord], key: &KeySetup, deals: &Digest) -> Vec<u8> {
+        let records: Vec<u8> = founders.iter().flat_map(|record| record.digest(mesh).0).collect();
+        let digest = Purpose::Founding.digest(&[&records, &wire::encode(key), &deals.0]);
+        Purpose::Founding.signed_bytes(mesh, &digest.0)
+    }
+}
 
 /// A command of the log. The order of the variants is that of the log: new ones go to the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Command {
-    /// The first entry: what the mesh is and who coordinates it.
-    Found {
-        /// The genesis.
-        genesis: SignedGenesis,
-        /// Transport key of the founder.
-        coordinator: TransportKey,
-        /// The key under which it signs epochs and admissions.
-        coordinator_key: BlsPublic,
-        /// Proof of possession of that key.
-        coordinator_proof: BlsSignature,
-    },
+    /// The first entry: what the mesh is, who founded it, and its key.
+    Found(Box<Founding>),
     /// A member is let in.
     Admit(Box<Admission>),
     /// A shard group is active.
-    Group(Group),
+    Group {
+        /// The group.
+        group: Group,
+        /// The beacon that drew it.
+        beacon: SignedBeacon,
+        /// Hosts that did not stand when it was drawn.
+        absent: Vec<HostId>,
+    },
     /// A credential's head is recorded.
     Head {
         /// The head.
@@ -54,6 +82,23 @@ pub enum Command {
         /// Indexes whose holders had flushed their share when it was recorded.
         flushed: Vec<ShareIndex>,
     },
+    /// A round's header is closed here.
+    Epoch {
+        /// The beacon of the round: it proves that the round has begun.
+        beacon: SignedBeacon,
+    },
+    /// The committee changes.
+    Committee(Step),
+}
+
+impl Command {
+    /// The change that Raft makes with it.
+    pub fn change(&self) -> Option<SeatChange> {
+        match self {
+            Self::Committee(step) => step.change(),
+            _ => None,
+        }
+    }
 }
 
 /// A shard group.
@@ -111,15 +156,20 @@ pub enum Effect {
     GroupActive(GroupId),
     /// A head was recorded.
     HeadRecorded(CredentialId),
+    /// A header was closed: the committee signs it.
+    HeaderClosed(Box<Header>),
+    /// Seats or shares of the mesh key changed.
+    CommitteeChanged,
+    /// Nothing: a leader began its term.
+    Nothing,
 }
 
 /// The state after `Found`.
 #[derive(Debug, Clone)]
 struct Founded {
     genesis: GenesisVerified,
-    coordinator: TransportKey,
-    coordinator_key: VerifiedKey,
-    coordinator_proof: BlsSignature,
+    committee: Committee,
+    mesh_key: MeshKey,
 }
 
 /// The replicated state.
@@ -136,61 +186,119 @@ pub struct Records {
     groups: BTreeMap<GroupId, Group>,
     credentials: BTreeMap<CredentialId, Credential>,
     first_commitments: BTreeMap<Commitment, CredentialId>,
-    /// Digest over all commands so far: two states with the same root have seen the same log.
+    /// The last few headers, the newest last.
+    headers: Vec<Header>,
+    /// Digest over all entries so far: two states with the same root have seen the same log.
     root: Option<Digest>,
 }
 
 impl Records {
-    /// Applies the next command. Deterministic; a refused command leaves the state as it was.
+    /// Applies the next entry. Deterministic; a command that is refused changes nothing but the index.
     ///
     /// # Errors
     /// The check that rules the command out.
-    pub fn apply(&mut self, suite: &dyn Suite, bytes: &[u8]) -> Result<Effect, Check> {
-        if self.applied >= LOG_ENTRIES_MAX {
+    pub fn apply(&mut self, suite: &dyn Suite, entry: &LogEntry) -> Result<Effect, Check> {
+        let effect = self.effect(suite, entry);
+        self.applied += 1;
+        let before = self.root.unwrap_or(Digest::ZERO);
+        let said = self.said(entry);
+        self.root = Some(Purpose::Records.digest(&[&before.0, &self.applied.to_be_bytes(), &said.0]));
+        effect
+    }
+
+    /// What an entry says. A founding may reach the founders with other consents beside the same content: whoever signs
+    /// can make many signatures.
+    fn said(&self, entry: &LogEntry) -> Digest {
+        match wire::decode::<Command>(&entry.command, ENTRY_MAX) {
+            Ok(Command::Found(founding)) if self.applied == 1 => {
+                sha256(&wire::encode(&Founding { consents: Vec::new(), ..*founding }))
+            }
+            _ => sha256(&entry.command),
+        }
+    }
+
+    fn effect(&mut self, suite: &dyn Suite, entry: &LogEntry) -> Result<Effect, Check> {
+        if entry.command.is_empty() {
+            return Ok(Effect::Nothing);
+        }
+        let command: Command = wire::decode(&entry.command, ENTRY_MAX).map_err(|_| Check::Record)?;
+        // The beat goes on in a full log: without it nothing that is there could be read.
+        let grows = !matches!(command, Command::Epoch { .. } | Command::Committee(_));
+        if grows && self.applied >= LOG_ENTRIES_MAX {
             return Err(Check::Capacity);
         }
-        let command: Command = wire::decode(bytes, ENTRY_MAX).map_err(|_| Check::Record)?;
         if self.founded.is_some() && self.protocol_version != PROTOCOL_VERSION {
             return Err(Check::Record);
         }
-        let effect = match command {
-            Command::Found { genesis, coordinator, coordinator_key, coordinator_proof } => {
-                self.found(suite, &genesis, coordinator, &coordinator_key, coordinator_proof)
-            }
+        // What Raft made of it is what it says.
+        if entry.change != command.change() {
+            return Err(Check::Record);
+        }
+        match command {
+            Command::Found(founding) => self.found(suite, &founding),
             Command::Admit(admission) => self.admit(suite, *admission),
-            Command::Group(group) => self.activate(group),
+            Command::Group { group, beacon, absent } => self.activate(suite, group, &beacon, &absent),
             Command::Head { head, group, generation, commitments, flushed } => {
                 self.record_head(suite, &head, group, generation, commitments, flushed)
             }
-        }?;
-        self.applied += 1;
-        let before = self.root.unwrap_or(Digest::ZERO);
-        self.root = Some(Purpose::Records.digest(&[&before.0, &self.applied.to_be_bytes(), bytes]));
-        Ok(effect)
+            Command::Epoch { beacon } => self.close_header(suite, &beacon),
+            Command::Committee(step) => self.change_committee(suite, &step),
+        }
     }
 
-    fn found(
-        &mut self,
-        suite: &dyn Suite,
-        genesis: &SignedGenesis,
-        coordinator: TransportKey,
-        key: &BlsPublic,
-        proof: BlsSignature,
-    ) -> Result<Effect, Check> {
-        if self.founded.is_some() {
+    fn change_committee(&mut self, suite: &dyn Suite, step: &Step) -> Result<Effect, Check> {
+        let may_sit = match step {
+            Step::Seat { host, .. } => self.members.get(host).is_some_and(|m| m.record().role == Role::Host),
+            _ => true,
+        };
+        let founded = self.founded.as_mut().filter(|_| may_sit).ok_or(Check::Record)?;
+        let mesh = *founded.genesis.mesh();
+        founded.committee.take(suite, &mesh, step)?;
+        Ok(Effect::CommitteeChanged)
+    }
+
+    fn found(&mut self, suite: &dyn Suite, founding: &Founding) -> Result<Effect, Check> {
+        if self.founded.is_some() || self.applied > 0 {
             return Err(Check::Record);
         }
-        let genesis = GenesisVerified::check(suite, genesis).map_err(|_| Check::Record)?;
-        let coordinator_key = VerifiedKey::check(suite, key, &proof).ok_or(Check::Record)?;
-        self.protocol_version = genesis.genesis().protocol_version;
-        self.founded = Some(Founded { genesis, coordinator, coordinator_key, coordinator_proof: proof });
+        let genesis = GenesisVerified::check(suite, &founding.genesis).map_err(|_| Check::Record)?;
+        let mesh = *genesis.mesh();
+        let Founding { founders, key, deals, signature, consents, .. } = founding;
+        let hosts: Vec<HostId> = founders.iter().map(|admission| admission.record.host).collect();
+        let domains = founders.iter().map(|admission| admission.record.domain.as_str());
+        let sound = founders.len() == FOUNDERS
+            && consents.len() == FOUNDERS
+            && key.key_epoch == 1
+            && key.ceremony.is_none()
+            && key.dealers.is_empty()
+            && key.t == FOUNDERS_T
+            && key.commitments.len() == usize::from(FOUNDERS_T)
+            && key.holders == hosts
+            && hosts.is_sorted_by(|a, b| a < b)
+            && seats_are_spread(FOUNDERS_T, genesis.genesis().tolerate, domains);
+        let records: Vec<MemberRecord> = founders.iter().map(|admission| admission.record.clone()).collect();
+        let bytes = Founding::signed_bytes(&mesh, &records, key, deals);
+        let consented = records
+            .iter()
+            .zip(consents)
+            .all(|(record, consent)| suite.ed25519_holds(&record.transport, &bytes, consent));
+        let mesh_key = key.mesh_key();
+        if !sound || !consented || !mesh_key.holds(suite, &bytes, signature) {
+            return Err(Check::Record);
+        }
+        let mut state = Self { protocol_version: genesis.genesis().protocol_version, ..Self::default() };
+        state.founded = Some(Founded { genesis, committee: Committee::founded(key.clone()), mesh_key });
+        for admission in founders {
+            state.admit(suite, admission.clone())?;
+        }
+        *self = state;
         Ok(Effect::Founded)
     }
 
     fn admit(&mut self, suite: &dyn Suite, admission: Admission) -> Result<Effect, Check> {
         let founded = self.founded.as_ref().ok_or(Check::Record)?;
         let mesh = *founded.genesis.mesh();
-        let member = Member::check(suite, &mesh, &founded.coordinator_key, admission).ok_or(Check::Record)?;
+        let member = Member::check(suite, &mesh, &founded.mesh_key, admission).ok_or(Check::Record)?;
         self.check_newcomer(member.record())?;
         let record = member.record();
         let host = record.host;
@@ -202,6 +310,53 @@ impl Records {
         }
         self.members.insert(host, member);
         Ok(Effect::Admitted(host))
+    }
+
+    /// Closes the header of a round: what all records before this one say.
+    fn close_header(&mut self, suite: &dyn Suite, beacon: &SignedBeacon) -> Result<Effect, Check> {
+        let key = self.mesh_key().ok_or(Check::Record)?;
+        let round = EpochVerified::check(suite, &key, beacon).ok_or(Check::Record)?.round();
+        if self.headers.last().is_some_and(|last| round <= last.round) {
+            return Err(Check::Record);
+        }
+        let founded = self.founded.as_ref().ok_or(Check::Record)?;
+        let members: Vec<Digest> = (0_u64..)
+            .zip(self.members.values())
+            .map(|(place, member)| {
+                let record = member.record().digest(founded.genesis.mesh());
+                Purpose::MemberLeaf.digest(&[&place.to_be_bytes(), &record.0, b"admitted"])
+            })
+            .collect();
+        let header = Header {
+            round,
+            member_root: tree::root(&members),
+            policy_root: Digest::ZERO,
+            certified: Round(0),
+            committee: founded.committee.digest(),
+            key_epoch: founded.committee.key.key_epoch,
+            protocol_version: self.protocol_version,
+            record: self.applied + 1,
+            records_root: self.root(),
+            group_root: self.group_root(),
+        };
+        self.headers.push(header.clone());
+        let surplus = self.headers.len().saturating_sub(usize::try_from(EPOCHS_KEPT).unwrap_or(usize::MAX));
+        self.headers.drain(..surplus);
+        Ok(Effect::HeaderClosed(Box::new(header)))
+    }
+
+    fn group_root(&self) -> Digest {
+        let mut heads: BTreeMap<GroupId, Vec<Digest>> = BTreeMap::new();
+        for (id, credential) in &self.credentials {
+            let removed = [u8::from(credential.head.head().removed)];
+            let leaf = Purpose::HeadLeaf.digest(&[&id.0, &credential.head.digest().0, &removed]);
+            heads.entry(credential.group).or_default().push(leaf);
+        }
+        let leaf = |group: &Group| {
+            let root = tree::root(heads.get(&group.id).map_or(&[][..], Vec::as_slice));
+            Purpose::GroupLeaf.digest(&[&wire::encode(group), &root.0])
+        };
+        tree::root(&self.groups.values().map(leaf).collect::<Vec<_>>())
     }
 
     /// Whether a joiner's identity, name, keys and ticket are all new.
@@ -231,28 +386,56 @@ impl Records {
         Ok(())
     }
 
-    fn activate(&mut self, group: Group) -> Result<Effect, Check> {
-        if self.groups.len() >= GROUPS_MAX {
-            return Err(Check::Capacity);
+    fn activate(
+        &mut self,
+        suite: &dyn Suite,
+        group: Group,
+        beacon: &SignedBeacon,
+        absent: &[HostId],
+    ) -> Result<Effect, Check> {
+        let key = self.mesh_key().ok_or(Check::Record)?;
+        let epoch = EpochVerified::check(suite, &key, beacon).ok_or(Check::Record)?;
+        // An old beacon would let the proposer choose among many.
+        if self.headers.last().is_some_and(|header| beacon.round < header.round) {
+            return Err(Check::EvidenceStale);
         }
-        let distinct: BTreeSet<&HostId> = group.holders.iter().collect();
-        let mut domains = Vec::new();
-        for holder in &group.holders {
-            let record = self.members.get(holder).map(Member::record).ok_or(Check::Membership)?;
-            if record.role != Role::Host {
-                return Err(Check::Role);
-            }
-            domains.push(record.domain.as_str());
-        }
-        if !group.terms.are_sound() || distinct.len() != group.holders.len() || !spread_holds(group.terms, domains) {
-            return Err(Check::Spread);
-        }
-        if self.groups.contains_key(&group.id) {
-            return Err(Check::Record);
+        if self.draw(group.terms, &epoch, absent)? != group {
+            return Err(Check::Group);
         }
         let id = group.id;
         self.groups.insert(id, group);
         Ok(Effect::GroupActive(id))
+    }
+
+    /// Draws a group: a function of the beacon, the records and the hosts that do not stand. Whoever applies the record
+    /// draws again.
+    ///
+    /// # Errors
+    /// [`Check::Spread`] where the hosts that stand cannot meet the terms, or another check.
+    pub fn draw(&self, terms: Terms, epoch: &EpochVerified, absent: &[HostId]) -> Result<Group, Check> {
+        let mesh = self.mesh().ok_or(Check::Record)?;
+        if self.groups.len() >= GROUPS_MAX {
+            return Err(Check::Capacity);
+        }
+        let hosts = self.members.values().map(Member::record).filter(|record| record.role == Role::Host);
+        let candidates: Vec<Candidate<'_>> = hosts
+            .filter(|record| !absent.contains(&record.host))
+            .map(|record| Candidate {
+                host: record.host,
+                domain: &record.domain,
+                region: &record.region,
+                zone: &record.zone,
+            })
+            .collect();
+        let number = u64::try_from(self.groups.len()).unwrap_or(u64::MAX);
+        let beacon = epoch.beacon();
+        let id = Purpose::Group.digest(&[&mesh.0, &beacon.0, &wire::encode(&terms), &number.to_be_bytes()]);
+        let holders = placement::draw(terms, &candidates, beacon, &id.0)?;
+        let domain = |host: &HostId| self.members.get(host).map_or("", |member| member.record().domain.as_str());
+        if !terms.are_sound() || !spread_holds(terms, holders.iter().map(domain)) {
+            return Err(Check::Spread);
+        }
+        Ok(Group { id: GroupId(id.0), terms, generation: Generation(1), holders })
     }
 
     fn record_head(
@@ -300,12 +483,12 @@ impl Records {
         Ok(())
     }
 
-    /// Number of commands applied: the index of the newest record.
+    /// Number of entries applied: the index of the newest record.
     pub fn applied(&self) -> u64 {
         self.applied
     }
 
-    /// Digest over all commands so far.
+    /// Digest over all entries so far.
     pub fn root(&self) -> Digest {
         self.root.unwrap_or(Digest::ZERO)
     }
@@ -320,24 +503,31 @@ impl Records {
         self.founded.as_ref().map(|founded| &founded.genesis)
     }
 
-    /// The transport key of the coordinator.
-    pub fn coordinator(&self) -> Option<&TransportKey> {
-        self.founded.as_ref().map(|founded| &founded.coordinator)
+    /// The committee.
+    pub fn committee(&self) -> Option<&Committee> {
+        self.founded.as_ref().map(|founded| &founded.committee)
     }
 
-    /// The key under which epochs and admissions are signed.
-    pub fn coordinator_key(&self) -> Option<&VerifiedKey> {
-        self.founded.as_ref().map(|founded| &founded.coordinator_key)
+    /// The mesh key.
+    pub fn mesh_key(&self) -> Option<MeshKey> {
+        self.founded.as_ref().map(|founded| founded.mesh_key)
+    }
+
+    /// The newest header, unsigned.
+    pub fn header(&self) -> Option<&Header> {
+        self.headers.last()
+    }
+
+    /// The header of a round, where it is one of the last few.
+    pub fn header_of(&self, round: Round) -> Option<&Header> {
+        self.headers.iter().find(|header| header.round == round)
     }
 
     /// What a joiner and an outsider pin.
     pub fn pins(&self) -> Option<Pins> {
-        self.founded.as_ref().map(|founded| Pins {
-            mesh: *founded.genesis.mesh(),
-            coordinator: founded.coordinator,
-            coordinator_key: *founded.coordinator_key.public(),
-            coordinator_proof: founded.coordinator_proof,
-        })
+        self.founded
+            .as_ref()
+            .map(|founded| Pins { mesh: *founded.genesis.mesh(), key: Some(*founded.mesh_key.public()) })
     }
 
     /// A member.

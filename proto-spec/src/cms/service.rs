@@ -8,16 +8,16 @@ use crate::attest::enroll::{Candidate, OpenChallenge};
 use crate::attest::evidence::{Appraised, SignedEvidence};
 use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
+use crate::beacon::SignedBeacon;
 use crate::credential::head::{HeadVerified, SignedHead, credential_id};
-use crate::credential::placement::{self, Candidate as PlacementCandidate};
 use crate::credential::shard_map::{MapHolder, ShardMap};
 use crate::credential::split::PutOrder;
 use crate::error::Check;
 use crate::limits::{ENROLMENT_MS, ENROLMENTS_OPEN_MAX};
-use crate::membership::{Admission, Member, MemberRecord, Role};
+use crate::membership::{Member, MemberRecord, Role};
 use crate::suite::Generator;
 use crate::ticket::TicketVerified;
-use crate::types::{CredentialId, Generation, GroupId, HostId, Purpose, SecretBytes, Time, TransportKey};
+use crate::types::{CredentialId, HostId, HpkePublic, Purpose, Time, TransportKey};
 use crate::view::View;
 use crate::wire::{Address, DealBundle, EnrolHello, Holder, Presence, PutReceipt, Standing};
 
@@ -26,6 +26,8 @@ use crate::wire::{Address, DealBundle, EnrolHello, Holder, Presence, PutReceipt,
 struct Sighting {
     appraised: Result<Appraised, Check>,
     address: Address,
+    /// Nothing reached it since it was heard last: no new share goes there.
+    is_lost: bool,
 }
 
 impl Sighting {
@@ -58,12 +60,24 @@ pub enum Greeting {
     Challenge(Vec<CredentialBlob>),
 }
 
-/// Where an order may go: the bundle, and the group's command where it is new.
-pub struct Placed {
-    /// A new group to record first.
-    pub group: Option<Group>,
-    /// What the dealer checks.
-    pub bundle: DealBundle,
+/// A group that was drawn and is not recorded yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGroup {
+    /// The group.
+    pub group: Group,
+    /// The beacon that drew it.
+    pub beacon: SignedBeacon,
+    /// Hosts that did not stand.
+    pub absent: Vec<HostId>,
+}
+
+/// Where an order may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// To a recorded group: what the dealer checks.
+    Bundle(Box<DealBundle>),
+    /// To a group that must be recorded first.
+    New(NewGroup),
 }
 
 impl State {
@@ -82,10 +96,15 @@ impl State {
         if hello.keys.transport != *from {
             return Err(Check::Transport);
         }
+        // Whoever was let in is told so, also when its ticket is past meanwhile.
+        let serial = hello.ticket.ticket().ok_or(Check::TicketSignature)?.serial;
+        let admitted = view.records.admitted_by(&serial).map(Member::record);
+        if admitted.is_some_and(|record| record.transport == *from && record.ak == hello.keys.ak) {
+            return Ok(Greeting::AlreadyIn);
+        }
         let ticket = TicketVerified::check(view.suite, genesis, &hello.ticket, view.now.wall_ms)?;
-        if let Some(member) = view.records.admitted_by(&ticket.ticket().serial) {
-            let same = member.record().transport == *from && member.record().ak == hello.keys.ak;
-            return if same { Ok(Greeting::AlreadyIn) } else { Err(Check::TicketUsed) };
+        if admitted.is_some() {
+            return Err(Check::TicketUsed);
         }
         let candidate = Candidate::check(view.suite, genesis, &ticket, &hello.keys, view.now.wall_ms)?;
         view.records.check_newcomer(candidate.record())?;
@@ -109,25 +128,19 @@ impl State {
         Ok(Greeting::Challenge(blobs))
     }
 
-    /// Checks the answer to a challenge and admits: the command to record.
+    /// Checks the answer to a challenge: the record that this member may sign.
     ///
     /// # Errors
     /// The first check that fails; the challenge is spent either way.
-    pub fn admit(
-        &mut self,
-        view: View<'_>,
-        secret: &SecretBytes,
-        from: &TransportKey,
-        quote: &Quote,
-    ) -> Result<Command, Check> {
+    pub fn admit(&mut self, view: View<'_>, from: &TransportKey, quote: &Quote) -> Result<MemberRecord, Check> {
         let open = self.open.remove(from).ok_or(Check::Challenge)?;
         if view.now.monotonic >= open.deadline {
             return Err(Check::Challenge);
         }
-        let record = open.challenge.check_answer(view.suite, view.mesh, quote)?;
+        let bound = open.challenge.record().digest(view.mesh);
+        let record = open.challenge.check_answer(view.suite, view.mesh, &bound, quote)?;
         view.records.check_newcomer(&record)?;
-        let admission = Admission::sign(view.suite, view.mesh, secret, record).ok_or(Check::NotReady)?;
-        Ok(Command::Admit(Box::new(admission)))
+        Ok(record)
     }
 
     /// Appraises a member's evidence of this epoch and remembers where it is.
@@ -138,7 +151,14 @@ impl State {
             // Messages overtake each other: what comes late takes nothing back.
             (Some(known), Err(Check::EvidenceStale)) => known.address = address,
             (Some(known), Ok(late)) if known.is_newer_than(view, &late) => known.address = address,
-            (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address })),
+            (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address, is_lost: false })),
+        }
+    }
+
+    /// A message did not reach a member.
+    pub fn lost(&mut self, host: &HostId) {
+        if let Some(sighting) = self.seen.get_mut(host) {
+            sighting.is_lost = true;
         }
     }
 
@@ -174,17 +194,15 @@ impl State {
     /// # Errors
     /// [`Check::Spread`] where the hosts that stand cannot meet the terms, or another check.
     pub fn place(&self, view: View<'_>, coordinator: &HostId, order: &PutOrder) -> Result<Placed, Check> {
-        let standing = |group: &Group| group.holders.iter().all(|host| self.evidence(view, host).is_some());
-        let known = view.records.groups().find(|group| group.terms == order.terms && standing(group));
-        let (group, is_new) = match known {
-            Some(group) => (group.clone(), false),
-            None => (self.draw(view, order)?, true),
+        let standing = |group: &Group| group.holders.iter().all(|host| self.may_hold(view, host));
+        let Some(group) = view.records.groups().find(|group| group.terms == order.terms && standing(group)) else {
+            return self.draw(view, order).map(Placed::New);
         };
         let holders = group.holders.iter().map(|host| self.holder(view, host)).collect::<Result<Vec<_>, _>>()?;
         let coordinator = self.holder(view, coordinator)?;
         let genesis = view.records.genesis().ok_or(Check::NotReady)?.signed().clone();
         let id = credential_id(&order.client, &order.name);
-        let bundle = DealBundle {
+        Ok(Placed::Bundle(Box::new(DealBundle {
             genesis,
             epochs: self.epochs_of(view, &holders, &coordinator),
             group: group.id,
@@ -192,31 +210,43 @@ impl State {
             holders,
             coordinator,
             previous: view.records.credential(&id).map(|credential| credential.head.signed().clone()),
-        };
-        Ok(Placed { group: is_new.then_some(group), bundle })
+        })))
     }
 
-    fn epochs_of(&self, view: View<'_>, holders: &[Holder], coordinator: &Holder) -> Vec<crate::epoch::SignedEpoch> {
+    fn epochs_of(&self, view: View<'_>, holders: &[Holder], coordinator: &Holder) -> Vec<SignedBeacon> {
         let rounds: std::collections::BTreeSet<_> =
             holders.iter().chain([coordinator]).map(|holder| holder.evidence.evidence.round).collect();
         let epoch = |round| view.epochs.current_at(view.calendar, view.now, round);
         rounds.into_iter().filter_map(epoch).map(|epoch| epoch.signed().clone()).collect()
     }
 
-    fn draw(&self, view: View<'_>, order: &PutOrder) -> Result<Group, Check> {
+    /// Draws a new group among the hosts that stand: the record says who did not.
+    fn draw(&self, view: View<'_>, order: &PutOrder) -> Result<NewGroup, Check> {
         let epoch = view.epochs.current(view.calendar, view.now).ok_or(Check::OwnEpoch)?;
-        let hosts = || view.records.members().map(Member::record).filter(|record| record.role == Role::Host);
-        let standing: Vec<PlacementCandidate<'_>> =
-            hosts().filter(|record| self.evidence(view, &record.host).is_some()).map(candidate).collect();
-        let number = view.records.applied().to_be_bytes();
-        let id = GroupId(Purpose::Group.digest(&[&view.mesh.0, &epoch.beacon().0, &number]).0);
-        let holders = placement::draw(order.terms, &standing, epoch.beacon(), &id.0).map_err(|check| {
+        let hosts = view.records.members().map(Member::record).filter(|record| record.role == Role::Host);
+        let absent: Vec<HostId> = hosts.map(|record| record.host).filter(|host| !self.may_hold(view, host)).collect();
+        let group = view.records.draw(order.terms, epoch, &absent).map_err(|check| {
             // Could all hosts together meet the terms, it is a matter of waiting for those that do not stand.
-            let all: Vec<PlacementCandidate<'_>> = hosts().map(candidate).collect();
-            let possible = placement::draw(order.terms, &all, epoch.beacon(), &id.0).is_ok();
+            let possible = view.records.draw(order.terms, epoch, &[]).is_ok();
             if possible { Check::EvidenceMissing } else { check }
         })?;
-        Ok(Group { id, terms: order.terms, generation: Generation(1), holders })
+        Ok(NewGroup { group, beacon: epoch.signed().clone(), absent })
+    }
+
+    /// Whether a member has shown good evidence of a current epoch.
+    pub fn stands(&self, view: View<'_>, host: &HostId) -> bool {
+        self.evidence(view, host).is_some()
+    }
+
+    /// The session key in a member's current, good evidence.
+    pub fn session_of(&self, view: View<'_>, host: &HostId) -> Option<HpkePublic> {
+        self.evidence(view, host).map(|signed| signed.evidence.session)
+    }
+
+    /// Whether shares may be dealt to a host now: it stands, and its peers have unlocked it.
+    pub fn may_hold(&self, view: View<'_>, host: &HostId) -> bool {
+        let is_lost = self.seen.get(host).is_some_and(|sighting| sighting.is_lost);
+        !is_lost && self.evidence(view, host).is_some_and(|signed| signed.evidence.share_receiving != HpkePublic::ZERO)
     }
 
     /// Checks head and receipts: the command to record.
@@ -297,10 +327,6 @@ impl State {
             holders: group.holders.iter().map(holder).collect::<Option<Vec<_>>>().ok_or(Check::Membership)?,
         })
     }
-}
-
-fn candidate(record: &MemberRecord) -> PlacementCandidate<'_> {
-    PlacementCandidate { host: record.host, domain: &record.domain, region: &record.region, zone: &record.zone }
 }
 
 /// What a holder signs for a stored share.

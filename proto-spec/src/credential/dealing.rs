@@ -40,7 +40,9 @@ impl Ceremony {
     /// Whether the numbers fit together: 2 ≤ t ≤ receivers ≤ the largest committee.
     pub fn is_sound(&self) -> bool {
         let n = self.receivers.len();
-        (2..=n).contains(&usize::from(self.t)) && n <= COMMITTEE_MAX && (2..=COMMITTEE_MAX).contains(&self.dealers.len())
+        (2..=n).contains(&usize::from(self.t))
+            && n <= COMMITTEE_MAX
+            && (2..=COMMITTEE_MAX).contains(&self.dealers.len())
     }
 
     /// The index of a receiver's new share.
@@ -230,12 +232,15 @@ mod tests {
         parties.iter().map(|party| party.host).collect()
     }
 
+    /// The commitments of the shares that deal, and those shares whose holders are there.
+    type Old<'a> = (&'a [BlsPublic], &'a [(HostId, SecretBytes)]);
+
     /// Plays a dealing; gives the new commitments and shares.
     fn play(
         suite: &dyn Suite,
         ceremony: &Ceremony,
         receivers: &[Party],
-        old: Option<(&[BlsPublic], &[(HostId, SecretBytes)])>,
+        old: Option<Old<'_>>,
         seed: u8,
     ) -> (Vec<BlsPublic>, Vec<SecretBytes>) {
         let keys: Vec<HpkePublic> = receivers.iter().map(|party| party.session.1).collect();
@@ -255,9 +260,8 @@ mod tests {
         }
         let new = commitments(suite, ceremony, old_commitments, &deals).unwrap();
         let one = |party: &Party| {
-            let open = |deal: &DealVerified| {
-                deal.open(suite, &MESH, ceremony, &party.host, &[&party.session.0]).unwrap()
-            };
+            let open =
+                |deal: &DealVerified| deal.open(suite, &MESH, ceremony, &party.host, &[&party.session.0]).unwrap();
             let parts = deals.iter().map(|(index, deal)| (*index, open(deal))).collect();
             share(suite, ceremony, old.is_some(), &new, &party.host, &parts).unwrap()
         };
@@ -270,9 +274,8 @@ mod tests {
     }
 
     fn signature(suite: &dyn Suite, shares: &[(u8, &SecretBytes)]) -> BlsSignature {
-        let partial = |(index, share): &(u8, &SecretBytes)| {
-            (ShareIndex(*index), suite.beacon_sign(share, b"round").unwrap())
-        };
+        let partial =
+            |(index, share): &(u8, &SecretBytes)| (ShareIndex(*index), suite.beacon_sign(share, b"round").unwrap());
         suite.bls_combine(&shares.iter().map(partial).collect::<Vec<_>>()).unwrap()
     }
 

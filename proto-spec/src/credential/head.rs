@@ -6,7 +6,7 @@ use crate::error::Check;
 use crate::limits::{ALLOW_MAX, HEAD_MAX, PIECES_MAX, RECIPIENT_TEXT_MAX, RECIPIENTS_MAX, SSHSIG_MAX};
 use crate::membership::{MemberRecord, Role};
 use crate::suite::Suite;
-use crate::types::{Commitment, CredentialId, Digest, MeshId, Purpose, RequestId, SshKey, Terms};
+use crate::types::{Commitment, CredentialId, Digest, MeshId, Purpose, RequestId, SshKey, Terms, TransportKey};
 use crate::{text, wire};
 
 /// SSHSIG namespace of heads.
@@ -65,8 +65,18 @@ impl Allow {
 pub enum Dealer {
     /// The client's own side: no coordinator saw it.
     Client,
-    /// The coordinator, asked by the client: that one saw it, once.
-    Coordinator,
+    /// The host that led when the client asked it to: that one saw it, once, and is named here.
+    Coordinator(TransportKey),
+}
+
+impl Dealer {
+    /// Who seals the shares.
+    pub fn sender(self, client: &SshKey) -> [u8; 32] {
+        match self {
+            Self::Client => client.0,
+            Self::Coordinator(transport) => transport.0,
+        }
+    }
 }
 
 /// A head.

@@ -81,8 +81,6 @@ pub struct Deal<'a> {
     pub mesh: &'a MeshId,
     /// Who deals.
     pub dealer: Dealer,
-    /// The dealer's key: the owner's, or the coordinator's transport key.
-    pub sender: &'a [u8; 32],
     /// The owner's order.
     pub order: &'a PutOrder,
     /// Where the shares go.
@@ -103,7 +101,8 @@ pub fn deal(
     deal: &Deal<'_>,
     payload: &SecretBytes,
 ) -> Result<Package, Check> {
-    let Deal { mesh, dealer, sender, order, placement, previous } = *deal;
+    let Deal { mesh, dealer, order, placement, previous } = *deal;
+    let sender = dealer.sender(&order.client);
     if placement.receivers.len() != usize::from(order.terms.n) || !order.within_bounds() {
         return Err(Check::HeadForm);
     }
@@ -141,7 +140,7 @@ pub fn deal(
             version,
             generation: placement.generation,
             index,
-            sender,
+            sender: &sender,
             receiver: &receiver.host,
             head: &digest,
         };

@@ -2,12 +2,13 @@
 
 use crate::attest::evidence::SignedEvidence;
 use crate::attest::tpm::CredentialBlob;
+use crate::beacon::SignedBeacon;
 use crate::cms::records::{Credential, Group};
-use crate::error::{Failure, LocalFault, Misbehaved, Refused};
+use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused};
 use crate::genesis::SignedGenesis;
 use crate::membership::MemberRecord;
-use crate::ticket::Pins;
-use crate::types::{BlsPublic, BlsSignature, CredentialId, Digest, GroupId, HostId, Round, SecretBytes, TransportKey};
+use crate::ticket::{Contact, Pins};
+use crate::types::{CredentialId, Digest, GroupId, HostId, Round, SecretBytes, TransportKey};
 use crate::wire::{Address, DealBundle, Message, Package, Standing};
 
 use super::event::{ActionId, LocalId};
@@ -31,9 +32,17 @@ pub enum Lane {
 pub enum Table {
     /// What this host pins: one row.
     Membership,
-    /// The record log: index (64 bits, big-endian) → command.
+    /// The record log: index (64 bits, big-endian) → entry.
     Records,
-    /// The newest epoch: one row.
+    /// What a voter must not forget: one row.
+    Raft,
+    /// A mesh that is forming: one row.
+    Forming,
+    /// Shares of the mesh key: key epoch ‖ digest of the dealing → sealed share.
+    Keys,
+    /// What this member signed for a ticket: serial → digest of the record.
+    Tickets,
+    /// The newest beacon: one row.
     Epoch,
     /// Shares: credential ‖ head digest → stored share.
     Shares,
@@ -77,6 +86,13 @@ pub enum Action {
         lane: Lane,
         /// The rows.
         writes: Vec<Write>,
+    },
+    /// Say, in its turn in the lane, that all before it is durable.
+    Confirm {
+        /// The lane.
+        lane: Lane,
+        /// Comes back.
+        id: ActionId,
     },
     /// Send a message; to the host's own key: hand it back as an event.
     Send {
@@ -154,6 +170,18 @@ pub enum Report {
     Admitted(HostId),
     /// A credential's head was recorded.
     Recorded(CredentialId),
+    /// The mesh was founded, with this host.
+    Founded,
+    /// This host leads from this term on.
+    Leads(u64),
+    /// A host dealt a share of the mesh key that does not hold.
+    BadDeal(HostId, Check),
+    /// The shares of the mesh key changed: which dealing of it signs now.
+    KeyDealt(u64),
+    /// Its peers unlocked this host.
+    Unlocked,
+    /// A record was refused by the state: it changed nothing.
+    NotApplied(u64, Check),
 }
 
 /// How this host is.
@@ -165,10 +193,24 @@ pub struct StatusReply {
     pub pins: Option<Pins>,
     /// Name of the mesh.
     pub mesh_name: Option<String>,
-    /// Whether it coordinates.
+    /// Whether it leads.
     pub coordinates: bool,
+    /// Name of the host that leads, where it is known.
+    pub leader: Option<String>,
+    /// The term.
+    pub term: Option<u64>,
+    /// Names of the committee.
+    pub committee: Vec<String>,
+    /// Shares of the mesh key that sign, and which dealing of it.
+    pub key: Option<(u8, u64)>,
+    /// While the mesh is forming: hosts that have come.
+    pub forming: Option<u8>,
     /// Whether it is joining now.
     pub joining: bool,
+    /// Whether its peers have unlocked it since its start.
+    pub unlocked: bool,
+    /// Round of the newest current header.
+    pub header: Option<Round>,
     /// The newest current epoch.
     pub round: Option<Round>,
     /// Length of an epoch in milliseconds.
@@ -188,12 +230,14 @@ pub struct StatusReply {
 pub struct HostLine {
     /// The member.
     pub record: MemberRecord,
-    /// How it stands, as the coordinator last said.
+    /// How it stands, as the leader last said.
     pub standing: Standing,
     /// Where it was last heard.
     pub address: Address,
-    /// Whether it coordinates.
+    /// Whether it leads.
     pub coordinates: bool,
+    /// Whether it sits in the committee.
+    pub seated: bool,
 }
 
 /// Who a daemon is and what it pins.
@@ -201,12 +245,10 @@ pub struct HostLine {
 pub struct IdentityReply {
     /// Its transport key.
     pub transport: TransportKey,
-    /// The key under which it would sign epochs.
-    pub coordinator_key: BlsPublic,
-    /// Proof of possession of that key.
-    pub coordinator_proof: BlsSignature,
     /// What it pins, if it belongs to a mesh.
     pub pins: Option<Pins>,
+    /// Whom a ticket names: itself first, then the committee.
+    pub contacts: Vec<Contact>,
     /// The mesh's genesis, if it belongs to one.
     pub genesis: Option<Box<SignedGenesis>>,
     /// SHA-256 of each of its EKs.
@@ -267,4 +309,6 @@ pub enum LocalReply {
     },
     /// A credential.
     Secret(SecretBytes),
+    /// A beacon.
+    Beacon(SignedBeacon),
 }

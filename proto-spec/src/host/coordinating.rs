@@ -1,51 +1,173 @@
-//! What this host does as the coordinator: each request is checked by the service, then recorded, then answered.
+//! What this host does as a member of the committee, and as the one that leads it: each request is checked by the
+//! service, then recorded, then answered.
 
-use super::{Action, ActionId, Actions, Host, Lane, Waiting};
+use super::committee::{Question, Then};
+use super::{Action, ActionId, Actions, Host, Lane, Table, Waiting, Write};
 use crate::cms::records::Command;
-use crate::cms::service::{self, Greeting};
+use crate::cms::service::{self, Greeting, Placed};
 use crate::credential::head::{Dealer, HeadVerified, SignedHead};
 use crate::credential::seal::SealContext;
 use crate::credential::split::{self, Deal, Placement, Previous, PutOrder, Receiver};
 use crate::error::{Check, Misbehaved, Subject};
 use crate::limits::{MESSAGE_MAX, REQUESTS_OPEN_MAX};
-use crate::types::{CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, ShareIndex, TransportKey};
-use crate::wire::{Address, EnrolAnswer, EnrolHello, Entrusting, Message, Package, PutReceipt, Shown};
+use crate::membership::{Admission, MemberRecord};
+use crate::signing::{Parts, Signable, combine};
+use crate::ticket::Contact;
+use crate::types::{
+    BlsSignature, CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, ShareIndex, TransportKey,
+};
+use crate::wire::{Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Message, Package, PutReceipt, Shown};
 use crate::{attest::evidence::SignedEvidence, credential::shard_map::ShardMap};
 
+/// A put whose head and receipts hold.
+enum PutChecked {
+    /// It was asked before: the index of its record.
+    Recorded(u64),
+    /// To be recorded.
+    Fresh(CredentialId, Box<Command>),
+}
+
 impl Host {
+    /// Somebody would join.
     pub(super) fn on_hello(&mut self, now: Now, from: TransportKey, hello: &EnrolHello, actions: &mut Actions) {
-        let Some(view) = self.ground.view(now).filter(|_| self.coordinates()) else {
-            return self.refuse_joiner(from, Check::NotCoordinator, actions);
+        if self.forming.is_some() {
+            return self.gather(now, from, hello, actions);
+        }
+        let Some(pins) = self.ground.records.pins() else {
+            return self.refuse_joiner(from, hello.request, Check::NotReady, actions);
         };
-        let message = match self.coordinator.greet(view, &mut self.generator, &from, hello) {
-            Ok(Greeting::AlreadyIn) => Message::EnrolAdmitted,
-            Ok(Greeting::Challenge(blobs)) => Message::EnrolChallenge { blobs },
-            Err(check) => return self.refuse_joiner(from, check, actions),
+        let committee = self.contacts();
+        self.send_joiner(Lane::Records, from, Message::EnrolCommittee { pins, committee }, actions);
+        let Some(view) = self.ground.view(now, self.header.as_ref()).filter(|_| self.share.is_some()) else {
+            return; // the committee does the rest
         };
-        actions.push(Action::Send {
-            lane: Lane::Records,
-            to: from,
-            address: Address::default(),
-            message: Box::new(message),
-        });
+        match self.coordinator.greet(view, &mut self.generator, &from, hello) {
+            Ok(Greeting::AlreadyIn) => {
+                self.tell_founding(from, actions);
+                self.send_joiner(Lane::Records, from, Message::EnrolAdmitted, actions);
+            }
+            Ok(Greeting::Challenge(blobs)) => {
+                self.send_joiner(Lane::Records, from, Message::EnrolChallenge { blobs }, actions);
+            }
+            Err(check) => self.refuse_joiner(from, hello.request, check, actions),
+        }
     }
 
+    /// The committee, with addresses.
+    pub(super) fn contacts(&self) -> Vec<Contact> {
+        let contact = |transport: TransportKey| Contact { address: self.address_of(&transport), transport };
+        self.committee().into_iter().map(contact).collect()
+    }
+
+    /// A founder that missed the end of the founding is shown it.
+    pub(super) fn tell_founding(&mut self, to: TransportKey, actions: &mut Actions) {
+        let first = self.seated.as_ref().and_then(|seated| seated.election.page(0, 1).into_iter().next());
+        let Some(entry) = first.filter(|_| self.is_seated(&to)) else { return };
+        if let Ok(Command::Found(founding)) = crate::wire::decode(&entry.command, crate::limits::ENTRY_MAX) {
+            self.send_joiner(Lane::Records, to, Message::FoundingDone(founding), actions);
+        }
+    }
+
+    /// A joiner answered this member's challenge: it gets this member's part of its admission, once that is on disk.
     pub(super) fn on_answer(&mut self, now: Now, from: TransportKey, answer: &EnrolAnswer, actions: &mut Actions) {
-        let Some(view) = self.ground.view(now).filter(|_| self.coordinates()) else {
-            return self.refuse_joiner(from, Check::NotCoordinator, actions);
-        };
-        let admitted = self.coordinator.admit(view, &self.own.identity.coordinator, &from, &answer.quote);
-        match admitted.and_then(|command| self.commit(&command, actions)) {
-            Ok(_) => {
-                let message = Message::EnrolAdmitted;
-                actions.push(Action::Send {
-                    lane: Lane::Records,
-                    to: from,
-                    address: Address::default(),
-                    message: Box::new(message),
-                });
+        match self.admission_part(now, &from, answer) {
+            Ok((message, row)) => {
+                actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
+                self.send_joiner(Lane::Records, from, message, actions);
             }
-            Err(check) => self.refuse_joiner(from, check, actions),
+            // The parts of others were enough meanwhile, and it is in.
+            Err(_) if self.ground.records.member_by_transport(&from).is_some() => {
+                self.send_joiner(Lane::Records, from, Message::EnrolAdmitted, actions);
+            }
+            Err(check) => self.refuse_joiner(from, answer.request, check, actions),
+        }
+    }
+
+    fn admission_part(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        answer: &EnrolAnswer,
+    ) -> Result<(Message, Write), Check> {
+        let view = self.ground.view(now, self.header.as_ref()).ok_or(Check::NotReady)?;
+        let share = self.share.as_ref().ok_or(Check::NotCoordinator)?;
+        view.follows_header()?;
+        let record = self.coordinator.admit(view, from, &answer.quote)?;
+        let digest = record.digest(view.mesh);
+        // One machine a ticket, whatever a restart or another leader forgot.
+        if self.tickets.get(&record.ticket).is_some_and(|signed| *signed != digest) {
+            return Err(Check::TicketUsed);
+        }
+        let part = Signable::Admission(&record).partial(view.suite, view.mesh, &share.secret);
+        let part = part.ok_or(Check::NotReady)?;
+        let t = view.records.committee().map_or(0, |committee| committee.key.t);
+        self.tickets.insert(record.ticket, digest);
+        let row = Write { table: Table::Tickets, key: record.ticket.0.to_vec(), value: Some(digest.0.to_vec()) };
+        Ok((Message::EnrolPart { key_epoch: share.key_epoch, t, index: share.index, part }, row))
+    }
+
+    /// As the leader: a joiner brings the parts of its admission.
+    pub(super) fn on_enrol_admit(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        request: RequestId,
+        record: &MemberRecord,
+        parts: Vec<(ShareIndex, BlsSignature)>,
+        actions: &mut Actions,
+    ) {
+        if !self.leads() {
+            return; // it asks the whole committee
+        }
+        let admitted = self.ground.records.admitted_by(&record.ticket);
+        if admitted.is_some_and(|member| member.record() == record) {
+            return self.send_joiner(Lane::Records, from, Message::EnrolAdmitted, actions);
+        }
+        let command = self.admission(&from, record, parts);
+        let proposed = command.and_then(|command| self.propose(now, &command, Then::Admitted(from, request), actions));
+        if let Err(check) = proposed {
+            self.refuse_joiner(from, request, check, actions);
+        }
+    }
+
+    fn admission(
+        &self,
+        from: &TransportKey,
+        record: &MemberRecord,
+        parts: Vec<(ShareIndex, BlsSignature)>,
+    ) -> Result<Command, Check> {
+        let records = &self.ground.records;
+        let (mesh, committee) = records.mesh().zip(records.committee()).ok_or(Check::NotReady)?;
+        if record.transport != *from {
+            return Err(Check::Transport);
+        }
+        records.check_newcomer(record)?;
+        // A stranger sends this: no more is checked than makes one signature.
+        let (t, holders) = (usize::from(committee.key.t), committee.key.holders.len());
+        let parts = parts.into_iter().filter(|(index, _)| (1..=holders).contains(&usize::from(index.0)));
+        let mut parts: Parts = parts.take(t).collect();
+        let what = Signable::Admission(record);
+        let signature = combine(self.ground.suite.as_ref(), mesh, &committee.key, what, &mut parts);
+        let signature = signature.map_err(|_| Check::Record)?;
+        Ok(Command::Admit(Box::new(Admission { record: record.clone(), signature })))
+    }
+
+    /// The admission was recorded, or refused by the records.
+    pub(super) fn tell_admitted(
+        &mut self,
+        joiner: TransportKey,
+        request: RequestId,
+        outcome: Result<(), Check>,
+        actions: &mut Actions,
+    ) {
+        match outcome {
+            Ok(()) => self.send_joiner(Lane::Records, joiner, Message::EnrolAdmitted, actions),
+            Err(Check::NotCoordinator) => {} // it asks again
+            // It asked twice: the first was recorded.
+            Err(_) if self.ground.records.member_by_transport(&joiner).is_some() => {
+                self.send_joiner(Lane::Records, joiner, Message::EnrolAdmitted, actions);
+            }
+            Err(check) => self.refuse_joiner(joiner, request, check, actions),
         }
     }
 
@@ -62,26 +184,53 @@ impl Host {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::WrongName });
             return;
         }
-        if let Some(view) = self.ground.view(now) {
+        if let Some(view) = self.ground.view(now, self.header.as_ref()) {
             self.coordinator.see(view, &host, evidence, address);
         }
     }
 
+    /// As the leader: where may this order go?
     pub(super) fn on_put_begin(&mut self, now: Now, from: TransportKey, order: &PutOrder, actions: &mut Actions) {
-        let Some(view) = self.ground.view(now).filter(|_| self.coordinates()) else {
-            return self.refuse(Lane::Direct, from, order.request, Check::NotCoordinator, Subject::Request, actions);
-        };
-        let placed = self.coordinator.place(view, &self.own.host, order);
-        let recorded = placed.and_then(|placed| match &placed.group {
-            Some(group) => self.commit(&Command::Group(group.clone()), actions).map(|_| placed),
-            None => Ok(placed),
-        });
-        match recorded {
-            Ok(placed) => {
-                let message = Message::PutBundle { request: order.request, bundle: Box::new(placed.bundle) };
-                self.send(Lane::Records, from, message, actions);
+        match self.place(now, order) {
+            Ok(Placed::Bundle(bundle)) => {
+                self.send(Lane::Records, from, Message::PutBundle { request: order.request, bundle }, actions);
+            }
+            Ok(Placed::New(new)) => {
+                let command = Command::Group { group: new.group, beacon: new.beacon, absent: new.absent };
+                let then = Then::Bundle(from, Box::new(order.clone()));
+                if let Err(check) = self.propose(now, &command, then, actions) {
+                    self.refuse(Lane::Direct, from, order.request, check, Subject::Request, actions);
+                }
             }
             Err(check) => self.refuse(Lane::Direct, from, order.request, check, Subject::Request, actions),
+        }
+    }
+
+    fn place(&self, now: Now, order: &PutOrder) -> Result<Placed, Check> {
+        let view = self.view(now).filter(|_| self.leads()).ok_or(Check::NotCoordinator)?;
+        view.follows_header()?;
+        self.coordinator.place(view, &self.own.host, order)
+    }
+
+    /// The order's group was recorded, or another one was meanwhile.
+    pub(super) fn answer_order(
+        &mut self,
+        now: Now,
+        to: TransportKey,
+        order: &PutOrder,
+        refused: Option<Check>,
+        actions: &mut Actions,
+    ) {
+        let request = order.request;
+        match self.place(now, order) {
+            Ok(Placed::Bundle(bundle)) => {
+                self.send(Lane::Records, to, Message::PutBundle { request, bundle }, actions);
+            }
+            Ok(Placed::New(_)) => {
+                let check = refused.filter(|check| *check != Check::Group).unwrap_or(Check::NotReady);
+                self.refuse(Lane::Direct, to, request, check, Subject::Request, actions);
+            }
+            Err(check) => self.refuse(Lane::Direct, to, request, check, Subject::Request, actions),
         }
     }
 
@@ -99,28 +248,29 @@ impl Host {
 
     fn deal_for(&mut self, now: Now, entrusting: &Entrusting) -> Result<Package, Check> {
         let Entrusting { order, group, round, sealed } = entrusting;
-        let view = self.ground.view(now).filter(|_| self.coordinates()).ok_or(Check::NotCoordinator)?;
+        let view = self.ground.view(now, self.header.as_ref()).filter(|_| self.leads()).ok_or(Check::NotCoordinator)?;
         if sealed.len() > MESSAGE_MAX {
             return Err(Check::Capacity);
         }
         let session = self.attester.session(*round).ok_or(Check::EvidenceStale)?;
         let info = entrust_info(view.mesh, order, group, &self.own.host);
         let payload = view.suite.hpke_open(session, &info.0, sealed).ok_or(Check::Payload)?;
-        let placed = self.coordinator.place(view, &self.own.host, order)?;
-        if placed.group.is_some() || placed.bundle.group != *group {
+        let Placed::Bundle(bundle) = self.coordinator.place(view, &self.own.host, order)? else {
+            return Err(Check::Group);
+        };
+        let DealBundle { holders, generation, .. } = bundle.as_ref();
+        if bundle.group != *group {
             return Err(Check::Group);
         }
-        let receivers = placed.bundle.holders.iter().map(|holder| Receiver {
+        let receivers = holders.iter().map(|holder| Receiver {
             host: holder.admission.record.host,
             key: holder.evidence.evidence.share_receiving,
         });
-        let placement =
-            Placement { group: *group, generation: placed.bundle.generation, receivers: receivers.collect() };
+        let placement = Placement { group: *group, generation: *generation, receivers: receivers.collect() };
         let previous = previous_of(view.records.credential(&order.id()).map(|credential| &credential.head));
         let deal = Deal {
             mesh: view.mesh,
-            dealer: Dealer::Coordinator,
-            sender: &self.own.transport.0,
+            dealer: Dealer::Coordinator(self.own.transport),
             order,
             placement: &placement,
             previous,
@@ -137,29 +287,43 @@ impl Host {
         receipts: &[PutReceipt],
         actions: &mut Actions,
     ) {
-        match self.record_put(now, head, receipts, actions) {
-            Ok(record) => self.send(Lane::Records, from, Message::PutRecorded { request, record }, actions),
-            Err(check) => self.refuse(Lane::Direct, from, request, check, Subject::Request, actions),
+        match self.check_put(now, head, receipts) {
+            Ok(PutChecked::Recorded(record)) => self.answer_put(from, request, Ok(record), actions),
+            Ok(PutChecked::Fresh(id, command)) => {
+                if let Err(check) = self.propose(now, &command, Then::Recorded(from, request, id), actions) {
+                    self.answer_put(from, request, Err(check), actions);
+                }
+            }
+            Err(check) => self.answer_put(from, request, Err(check), actions),
         }
     }
 
-    fn record_put(
-        &mut self,
-        now: Now,
-        head: &SignedHead,
-        receipts: &[PutReceipt],
-        actions: &mut Actions,
-    ) -> Result<u64, Check> {
-        let view = self.ground.view(now).filter(|_| self.coordinates()).ok_or(Check::NotCoordinator)?;
+    fn check_put(&self, now: Now, head: &SignedHead, receipts: &[PutReceipt]) -> Result<PutChecked, Check> {
+        let view = self.view(now).filter(|_| self.leads()).ok_or(Check::NotCoordinator)?;
         let verified = HeadVerified::check(view.suite, view.mesh, head)?;
         // Asked again after the answer was lost: the same request has the same record.
         if let Some(credential) = view.records.recorded_by(&verified.head().id(), &verified.head().request)
             && credential.head.digest() == verified.digest()
         {
-            return Ok(credential.record);
+            return Ok(PutChecked::Recorded(credential.record));
         }
+        let id = verified.head().id();
         let command = service::State::check_put(view, head, receipts)?;
-        self.commit(&command, actions)
+        Ok(PutChecked::Fresh(id, Box::new(command)))
+    }
+
+    /// A put was recorded, or refused.
+    pub(super) fn answer_put(
+        &mut self,
+        to: TransportKey,
+        request: RequestId,
+        outcome: Result<u64, Check>,
+        actions: &mut Actions,
+    ) {
+        match outcome {
+            Ok(record) => self.send(Lane::Records, to, Message::PutRecorded { request, record }, actions),
+            Err(check) => self.refuse(Lane::Direct, to, request, check, Subject::Request, actions),
+        }
     }
 
     pub(super) fn on_map_request(
@@ -171,14 +335,11 @@ impl Host {
         shown: &Shown,
         actions: &mut Actions,
     ) {
-        self.take_epoch(now, &shown.epoch, actions);
-        let evidence = &shown.evidence;
-        let Some(view) = self.ground.view(now).filter(|_| self.coordinates()) else {
-            return self.refuse(Lane::Direct, from, request, Check::NotCoordinator, Subject::Request, actions);
-        };
-        let map = self.coordinator.map_for_reader(view, id, evidence);
-        let subject = Subject::Host(evidence.evidence.host);
-        self.answer_with_map(from, request, map, subject, actions);
+        self.take_beacon(now, &shown.epoch, actions);
+        let question = Question::Map(from, request, *id, Box::new(shown.clone()));
+        if let Err(check) = self.ask_log(now, question, actions) {
+            self.refuse(Lane::Direct, from, request, check, Subject::Request, actions);
+        }
     }
 
     pub(super) fn on_owner_map(
@@ -189,11 +350,26 @@ impl Host {
         id: &CredentialId,
         actions: &mut Actions,
     ) {
-        let Some(view) = self.ground.view(now).filter(|_| self.coordinates()) else {
-            return self.refuse(Lane::Direct, from, request, Check::NotCoordinator, Subject::Request, actions);
-        };
-        let map = self.coordinator.map_for_owner(view, id);
-        self.answer_with_map(from, request, map, Subject::Credential(*id), actions);
+        if let Err(check) = self.ask_log(now, Question::OwnerMap(from, request, *id), actions) {
+            self.refuse(Lane::Direct, from, request, check, Subject::Request, actions);
+        }
+    }
+
+    /// The read is linearizable now.
+    pub(super) fn answer_question(&mut self, now: Now, question: Question, actions: &mut Actions) {
+        let view = self.ground.view(now, self.header.as_ref()).ok_or(Check::NotReady);
+        let view = view.and_then(|view| view.follows_header().map(|()| view));
+        match question {
+            Question::Map(from, request, id, shown) => {
+                let map = view.and_then(|view| self.coordinator.map_for_reader(view, &id, &shown.evidence));
+                let subject = Subject::Host(shown.evidence.evidence.host);
+                self.answer_with_map(from, request, map, subject, actions);
+            }
+            Question::OwnerMap(from, request, id) => {
+                let map = view.and_then(|view| self.coordinator.map_for_owner(view, &id));
+                self.answer_with_map(from, request, map, Subject::Credential(id), actions);
+            }
+        }
     }
 
     fn answer_with_map(

@@ -1,41 +1,147 @@
-//! The beat of a host: the coordinator begins each epoch, everybody verifies it and quotes over it.
+//! The beat of a host: the holders of the mesh key sign each round's beacon and header, everybody verifies them and
+//! quotes over the beacon.
 
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, TpmReply, TpmRequest, TpmUse, Write};
-use crate::epoch::{EpochVerified, SignedEpoch};
+use crate::beacon::{EpochVerified, SignedBeacon};
+use crate::cms::records::Command;
 use crate::error::{LocalFault, Misbehaved};
-use crate::suite::symmetric;
-use crate::types::{Beacon, MeshId, Now, Purpose, Round, SecretBytes, Time, TransportKey};
+use crate::header::{Header, HeaderVerified, SignedHeader};
+use crate::limits::{BEACONS_KEPT, PART_RETRY_MS};
+use crate::signing::{Signable, Topic, combine};
+use crate::types::{BlsSignature, HostId, Now, Round, ShareIndex, TransportKey};
 use crate::wire::{self, Message, Presence};
 
+use super::committee::Then;
+
 impl Host {
-    /// As the coordinator: signs the epoch of the present round. Skipped rounds stay skipped. What it signs follows from
-    /// its key and the round, so that signing again after a restart gives the same bytes: there are never two epochs
-    /// of one round, and a clock that ran ahead once locks nobody out.
-    pub(super) fn tick_epoch(&mut self, now: Now, actions: &mut Actions) {
-        if !self.coordinates() || self.disk_failed {
+    /// As a holder of a share: signs its part of the present round's beacon, and again until there is one.
+    pub(super) fn tick_beacon(&mut self, now: Now, actions: &mut Actions) {
+        let Some(calendar) = self.ground.calendar else { return };
+        if self.share.is_none() || self.disk_failed {
             return;
         }
-        let (Some(calendar), Some(mesh)) = (self.ground.calendar, self.ground.records.mesh().copied()) else { return };
         let round = calendar.round_at(now.wall_ms);
-        if self.signed_round == Some(round) {
+        let has = self.ground.epochs.newest().is_some_and(|newest| newest >= round);
+        if has || self.signed.is_some_and(|(signed, again_at)| signed == round && now.monotonic < again_at) {
             return;
         }
-        let beacon = beacon_of(&self.own.identity.coordinator, &mesh, round);
-        let suite = self.ground.suite.clone();
-        let secret = &self.own.identity.coordinator;
-        let Some(epoch) = SignedEpoch::sign(suite.as_ref(), &mesh, secret, round, beacon) else { return };
-        self.signed_round = Some(round);
-        self.take_epoch(now, &epoch, actions);
-        self.announce_to_all(now, actions);
+        self.signed = Some((round, now.monotonic.plus(PART_RETRY_MS)));
+        self.sign_part(now, Lane::Direct, Topic::Beacon(round), Signable::Beacon(round), actions);
     }
 
-    /// As the coordinator: tells every member the epoch, the newest record, and who is where.
-    fn announce_to_all(&mut self, now: Now, actions: &mut Actions) {
-        let Some(message) = self.announcement(now) else { return };
-        self.presence = match &message {
-            Message::EpochAnnounce { presence, .. } => by_host(presence),
-            _ => return,
+    /// When `tick_beacon` has something to do.
+    pub(super) fn beacon_at(&self) -> Option<crate::types::Time> {
+        let calendar = self.ground.calendar.as_ref()?;
+        let (round, again_at) = self.signed?;
+        let open = self.share.is_some() && self.ground.epochs.newest().is_none_or(|newest| newest < round);
+        open.then(|| again_at.min(crate::types::Time(again_at.0.saturating_add(calendar.epoch_ms()))))
+    }
+
+    /// Signs this host's part and sends it to all holders, itself included.
+    fn sign_part(&mut self, now: Now, lane: Lane, topic: Topic, what: Signable<'_>, actions: &mut Actions) {
+        let (Some(share), Some(mesh)) = (&self.share, self.ground.records.mesh()) else { return };
+        let Some(part) = what.partial(self.ground.suite.as_ref(), mesh, &share.secret) else { return };
+        let (key_epoch, index) = (share.key_epoch, share.index);
+        for to in self.key_holders() {
+            if to != self.own.transport {
+                self.send(lane, to, Message::Part { key_epoch, topic, index, part }, actions);
+            }
+        }
+        self.take_part(now, topic, index, part, actions);
+    }
+
+    /// Transport keys of those who hold a share of the mesh key.
+    pub(super) fn key_holders(&self) -> Vec<TransportKey> {
+        let records = &self.ground.records;
+        let holders = records.committee().map(|committee| committee.key.holders.as_slice()).unwrap_or_default();
+        holders.iter().filter_map(|host| records.member(host)).map(|member| member.record().transport).collect()
+    }
+
+    /// Another holder's part.
+    pub(super) fn on_part(
+        &mut self,
+        now: Now,
+        host: &HostId,
+        key_epoch: u64,
+        topic: Topic,
+        (index, part): (ShareIndex, BlsSignature),
+        actions: &mut Actions,
+    ) {
+        let Some(setup) = self.ground.records.committee().map(|committee| &committee.key) else { return };
+        // Shares of another dealing sign nothing here; of a change, one side hears before the other.
+        if setup.key_epoch == key_epoch && setup.index_of(host) == Some(index) {
+            self.take_part(now, topic, index, part, actions);
+        }
+    }
+
+    fn take_part(&mut self, now: Now, topic: Topic, index: ShareIndex, part: BlsSignature, actions: &mut Actions) {
+        let Some(calendar) = self.ground.calendar else { return };
+        self.parts.add(calendar.round_at(now.wall_ms), topic, index, part);
+        match topic {
+            Topic::Beacon(round) => self.combine_beacon(now, round, actions),
+            Topic::Header(round) => self.combine_header(now, round, actions),
+        }
+    }
+
+    fn combine_beacon(&mut self, now: Now, round: Round, actions: &mut Actions) {
+        if self.ground.epochs.newest().is_some_and(|newest| newest >= round) {
+            return;
+        }
+        if let Some(signature) = self.combined(Topic::Beacon(round), Signable::Beacon(round)) {
+            self.take_beacon(now, &SignedBeacon { round, signature }, actions);
+        }
+    }
+
+    fn combine_header(&mut self, now: Now, round: Round, actions: &mut Actions) {
+        let known = self.header.as_ref().is_some_and(|(header, _)| header.header().round >= round);
+        let Some(header) = self.ground.records.header_of(round).filter(|_| !known).cloned() else { return };
+        if let Some(signature) = self.combined(Topic::Header(round), Signable::Header(&header)) {
+            self.take_header(now, &SignedHeader { header, signature }, actions);
+        }
+    }
+
+    fn combined(&mut self, topic: Topic, what: Signable<'_>) -> Option<BlsSignature> {
+        let (suite, records) = (self.ground.suite.as_ref(), &self.ground.records);
+        let setup = &records.committee()?.key;
+        combine(suite, records.mesh()?, setup, what, self.parts.parts(topic)?).ok()
+    }
+
+    /// The records closed a header: this holder signs it. The log that closed it is on disk before the part leaves.
+    pub(super) fn header_closed(&mut self, now: Now, header: &Header, actions: &mut Actions) {
+        let Some(calendar) = self.ground.calendar else { return };
+        // Of a stall or a catch-up only the present is signed.
+        let is_present =
+            calendar.is_current(header.round, now.wall_ms) && !calendar.is_ahead(header.round, now.wall_ms);
+        if self.share.is_some() && is_present {
+            self.sign_part(now, Lane::Records, Topic::Header(header.round), Signable::Header(header), actions);
+        }
+    }
+
+    /// Verifies a header and keeps it where it is new. False where its signature does not hold.
+    pub(super) fn take_header(&mut self, now: Now, signed: &SignedHeader, actions: &mut Actions) -> bool {
+        let round = signed.header.round;
+        let (Some(calendar), Some(mesh)) = (self.ground.calendar, self.ground.records.mesh()) else { return true };
+        let known = self.header.as_ref().is_some_and(|(header, _)| header.header().round >= round);
+        if known || calendar.is_ahead(round, now.wall_ms) || !calendar.is_current(round, now.wall_ms) {
+            return true;
+        }
+        let Some(key) = self.ground.records.mesh_key() else { return true };
+        let Some(verified) = HeaderVerified::check(self.ground.suite.as_ref(), mesh, &key, signed) else {
+            return false;
         };
+        self.header = Some((verified, now.monotonic));
+        if self.leads() {
+            self.announce_to_all(now, true, actions);
+        }
+        true
+    }
+
+    /// As the leader: tells every member the epoch, the newest record, and who is where.
+    pub(super) fn announce_to_all(&mut self, now: Now, with_presence: bool, actions: &mut Actions) {
+        let Some(message) = self.announcement(now, with_presence) else { return };
+        if let Message::Announce { presence: Some(presence), .. } = &message {
+            self.presence = by_host(presence);
+        }
         let members: Vec<TransportKey> =
             self.ground.records.members().map(|member| member.record().transport).collect();
         for to in members.into_iter().filter(|key| *key != self.own.transport) {
@@ -43,62 +149,99 @@ impl Host {
         }
     }
 
-    /// As the coordinator: the announcement of the current epoch, if there is one.
-    pub(super) fn announcement(&self, now: Now) -> Option<Message> {
-        let view = self.ground.view(now)?;
-        let epoch = view.epochs.current(view.calendar, now)?.signed().clone();
-        let presence = self.coordinator.presence(view);
-        Some(Message::EpochAnnounce { epoch, records: self.ground.records.applied(), presence })
+    /// As a voter: what everybody is to know now.
+    pub(super) fn announcement(&self, now: Now, with_presence: bool) -> Option<Message> {
+        let view = self.view(now)?;
+        let term = self.seated.as_ref()?.election.term();
+        let beacon = view.epochs.current(view.calendar, now).map(|epoch| epoch.signed().clone());
+        let header = view.header.map(|header| header.signed().clone());
+        let seen =
+            || if self.leads() { self.coordinator.presence(view) } else { self.presence.values().cloned().collect() };
+        let (presence, records) = (with_presence.then(seen), self.ground.records.applied());
+        let leader = self.leader.map(|(_, leader)| leader);
+        Some(Message::Announce { term, leader, beacon, header, records, presence })
+    }
+
+    /// This host leads from now on: everybody is told, so that open requests come here.
+    pub(super) fn begin_lead(&mut self, now: Now, actions: &mut Actions) {
+        self.announce_to_all(now, true, actions);
+        self.close_round(now, actions);
+        self.ask_leader_again(now, actions);
+    }
+
+    /// As the leader: has the records close the header of the newest round.
+    pub(super) fn close_round(&mut self, now: Now, actions: &mut Actions) {
+        let Some(beacon) = self.beacons.back().cloned() else { return };
+        if self.leads() && self.ground.records.header().is_none_or(|header| header.round < beacon.round) {
+            // Another leader's proposal for the same round may win: then the header is there.
+            let _not_leading = self.propose(now, &Command::Epoch { beacon }, Then::Nothing, actions);
+        }
     }
 
     /// An announcement came.
-    pub(super) fn on_announce(
-        &mut self,
-        now: Now,
-        from: TransportKey,
-        epoch: &SignedEpoch,
-        records: u64,
-        presence: &[Presence],
-        actions: &mut Actions,
-    ) {
-        if self.membership.is_none() {
-            return; // admitted a moment ago, and not told yet
+    pub(super) fn on_announce(&mut self, now: Now, from: TransportKey, message: Message, actions: &mut Actions) {
+        let Message::Announce { term, leader, beacon, header, records, presence } = message else { return };
+        if self.membership.is_none() || self.ground.records.committee().is_none() {
+            return; // admitted a moment ago, and without the records yet
         }
-        if !self.is_coordinator(&from) {
-            actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCoordinator });
-            return;
+        if !self.is_seated(&from) {
+            return; // the committee changed, and one side has not heard yet
         }
-        if self.ground.view(now).is_some() && !self.take_epoch(now, epoch, actions) {
+        let forged = beacon.is_some_and(|beacon| !self.take_beacon(now, &beacon, actions))
+            || header.is_some_and(|header| !self.take_header(now, &header, actions));
+        if forged {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::ForgedEpoch });
             return;
         }
-        self.presence = by_host(presence);
+        // A voter knows from its election who leads.
+        if let Some(leader) = leader.filter(|leader| self.seated.is_none() && self.is_seated(leader)) {
+            self.follow_leader(now, term, leader, actions);
+        }
+        if let Some(presence) = presence.filter(|list| !list.is_empty() && !self.leads()) {
+            self.presence = by_host(&presence);
+            self.keep_contacts(actions);
+        }
         // A page that is under way brings what is missing, or its time runs out.
         let applied = self.ground.records.applied();
-        let on_its_way = self.pulled.is_some_and(|(after, until)| after == applied && now.monotonic < until);
+        let on_its_way = self.pulled.is_some_and(|(after, until, _)| after == applied && now.monotonic < until);
         if records > applied && !on_its_way {
             self.pull(now, actions);
         }
     }
 
-    /// Verifies an epoch and, where it is new, quotes over it. False where its signature does not hold.
-    pub(super) fn take_epoch(&mut self, now: Now, epoch: &SignedEpoch, actions: &mut Actions) -> bool {
-        let Some(view) = self.ground.view(now) else { return true };
+    /// Somebody leads in this term: where that is news, open requests go there at once.
+    pub(super) fn follow_leader(&mut self, now: Now, term: u64, leader: TransportKey, actions: &mut Actions) {
+        let news = self.leader.is_none_or(|(known, host)| term > known || (term == known && host != leader));
+        if news {
+            self.leader = Some((term, leader));
+            self.ask_leader_again(now, actions);
+        }
+    }
+
+    /// Verifies a beacon and, where it is new, quotes over it. False where its signature does not hold.
+    pub(super) fn take_beacon(&mut self, now: Now, beacon: &SignedBeacon, actions: &mut Actions) -> bool {
+        let Some(view) = self.view(now) else { return true };
         let newest = view.epochs.current(view.calendar, now).map(EpochVerified::round);
-        if newest >= Some(epoch.round) {
+        if newest >= Some(beacon.round) {
             return true;
         }
-        let Some(key) = view.records.coordinator_key() else { return true };
-        let Some(verified) = EpochVerified::check(view.suite, view.mesh, key, epoch) else { return false };
+        let Some(key) = view.records.mesh_key() else { return true };
+        let Some(verified) = EpochVerified::check(view.suite, &key, beacon) else { return false };
         let calendar = *view.calendar;
         if !self.ground.epochs.accept(&calendar, now, verified.clone()) {
             return true;
         }
-        actions.push(Action::Report(Report::Epoch(epoch.round)));
-        if !self.coordinates() {
-            actions.push(Action::Persist { lane: Lane::Ring, writes: vec![epoch_row(epoch)] });
+        self.beacons.push_back(beacon.clone());
+        if self.beacons.len() > BEACONS_KEPT {
+            self.beacons.pop_front();
         }
+        actions.push(Action::Report(Report::Epoch(beacon.round)));
+        actions.push(Action::Persist { lane: Lane::Ring, writes: vec![epoch_row(beacon)] });
         self.pull_at = now.monotonic.plus(calendar.until_next(now.wall_ms) + calendar.epoch_ms() / 2);
+        if self.leads() {
+            self.announce_to_all(now, false, actions);
+            self.close_round(now, actions);
+        }
         // A chip that is slower than an epoch finishes what it began: that quote is still current for a while.
         if self.attester.is_waiting() {
             self.attester.ask_again_at_once();
@@ -109,7 +252,7 @@ impl Host {
     }
 
     fn quote(&mut self, now: Now, epoch: &EpochVerified, actions: &mut Actions) {
-        let Some(view) = self.ground.view(now) else { return };
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some(genesis) = view.records.genesis() else { return };
         let pcrs = genesis.genesis().pcrs.clone();
         let qualifying = self.attester.begin(view, self.own.attester_keys(), &mut self.generator, epoch);
@@ -124,12 +267,12 @@ impl Host {
         actions.push(Action::Tpm { id, request });
     }
 
-    /// The TPM failed before: asks it again for the epoch that is current now.
+    /// The TPM failed before, or something new is to be shown: asks it again for the epoch that is current now.
     pub(super) fn tick_quote(&mut self, now: Now, actions: &mut Actions) {
         if self.attester.is_waiting() || self.attester.retry_at().is_none_or(|at| now.monotonic < at) {
             return;
         }
-        let Some(view) = self.ground.view(now) else { return };
+        let Some(view) = self.view(now) else { return };
         match view.epochs.current(view.calendar, now).cloned() {
             Some(epoch) => self.quote(now, &epoch, actions),
             None => self.attester.failed(now),
@@ -145,52 +288,43 @@ impl Host {
                 self.attester.failed(now);
                 actions.push(Action::Report(Report::Fault(LocalFault::Tpm)));
             }
-            (TpmUse::Join, reply) => self.on_join_tpm(now, reply, actions),
+            (TpmUse::Measure, reply) => self.on_measured(now, reply, actions),
+            (TpmUse::Challenge(from), reply) => self.on_challenge_tpm(from, reply, actions),
         }
     }
 
     fn on_own_quote(&mut self, now: Now, quote: crate::attest::quote::Quote, actions: &mut Actions) {
-        let Some(view) = self.ground.view(now) else { return };
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some(evidence) = self.attester.finish(view, self.own.attester_keys(), quote) else { return };
-        let message = Message::EvidenceAnnounce { evidence, address: self.config.address.clone() };
-        self.send_to_coordinator(Lane::Ring, message, actions);
+        self.show_evidence(&evidence, actions);
+        self.ask_unlock(now, actions);
     }
 
-    /// Nothing was heard of this round by its middle: asks the coordinator.
+    /// Sends evidence to the whole committee: whoever leads next knows who stands.
+    pub(super) fn show_evidence(&self, evidence: &crate::attest::evidence::SignedEvidence, actions: &mut Actions) {
+        for to in self.committee() {
+            let address = self.config.address.clone();
+            let message = Message::EvidenceAnnounce { evidence: evidence.clone(), address };
+            self.send(Lane::Ring, to, message, actions);
+        }
+    }
+
+    /// Nothing was heard of this round by its middle: asks the committee.
     pub(super) fn tick_pull(&mut self, now: Now, actions: &mut Actions) {
-        if self.membership.is_none() || self.coordinates() || now.monotonic < self.pull_at {
+        if self.membership.is_none() || now.monotonic < self.pull_at {
             return;
+        }
+        if self.seated.is_none() {
+            self.leader = None; // it is silent: whoever answers says who leads
         }
         self.pull(now, actions);
     }
-
-    /// Asks the coordinator for the records that are not here yet.
-    pub(super) fn pull(&mut self, now: Now, actions: &mut Actions) {
-        if self.coordinates() {
-            return;
-        }
-        let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);
-        self.pull_at = Time(now.monotonic.0.saturating_add(again_ms));
-        let after = self.ground.records.applied();
-        self.pulled = Some((after, self.pull_at));
-        self.send_to_coordinator(Lane::Direct, Message::RecordsPull { after }, actions);
-    }
-
-    pub(super) fn is_coordinator(&self, from: &TransportKey) -> bool {
-        self.membership.as_ref().is_some_and(|membership| membership.pins.coordinator == *from)
-    }
 }
 
-/// 32 bytes that nobody without the coordinator's key foretells.
-fn beacon_of(secret: &SecretBytes, mesh: &MeshId, round: Round) -> Beacon {
-    let bytes = symmetric::derive(secret, Purpose::Epoch, &[&mesh.0, &round.0.to_be_bytes()]);
-    Beacon::from_slice(bytes.expose()).unwrap_or(Beacon::ZERO)
+fn epoch_row(beacon: &SignedBeacon) -> Write {
+    Write { table: Table::Epoch, key: b"newest".to_vec(), value: Some(wire::encode(beacon)) }
 }
 
-fn epoch_row(epoch: &SignedEpoch) -> Write {
-    Write { table: Table::Epoch, key: b"newest".to_vec(), value: Some(wire::encode(epoch)) }
-}
-
-fn by_host(presence: &[Presence]) -> std::collections::BTreeMap<crate::types::HostId, Presence> {
+fn by_host(presence: &[Presence]) -> std::collections::BTreeMap<HostId, Presence> {
     presence.iter().map(|one| (one.host, one.clone())).collect()
 }

@@ -8,7 +8,7 @@ use crate::error::DecodeError;
 use crate::genesis::SignedGenesis;
 use crate::relay::Wait;
 use crate::ticket::SignedTicket;
-use crate::types::{CredentialId, Digest, SecretBytes, TransportKey};
+use crate::types::{CredentialId, Digest, Round, SecretBytes, TransportKey};
 use crate::wire::{Address, Entrusting, Message, Package, Unverified};
 
 use super::action::Lane;
@@ -73,6 +73,11 @@ pub enum Event {
         /// Its plaintext; `None` where it does not open.
         plaintext: Option<Vec<u8>>,
     },
+    /// All that was to be written before this action is durable.
+    Persisted {
+        /// Which action.
+        id: ActionId,
+    },
     /// A write failed. Nothing behind it in its lane was done.
     PersistFailed {
         /// The lane.
@@ -101,7 +106,7 @@ pub enum TpmReply {
 /// What a local client asks.
 #[derive(Debug)]
 pub enum LocalCommand {
-    /// Found a mesh with this genesis; the ticket is the founder's own.
+    /// Begin a mesh with this genesis and gather its founders; the ticket is this host's own.
     Found {
         /// The genesis.
         genesis: SignedGenesis,
@@ -112,8 +117,8 @@ pub enum LocalCommand {
     Join {
         /// The ticket.
         ticket: SignedTicket,
-        /// Where its coordinator is.
-        address: Address,
+        /// Where the host is that wrote the ticket, if not where it says itself.
+        address: Option<Address>,
     },
     /// Who this daemon is and what it pins.
     Identity,
@@ -144,4 +149,6 @@ pub enum LocalCommand {
     },
     /// Read a credential.
     Get(CredentialId),
+    /// The beacon of a round, or the newest.
+    Beacon(Option<Round>),
 }

@@ -1,53 +1,41 @@
-//! The record log: the coordinator writes and serves it, everybody else follows.
+//! The records: how entries are applied, what follows from them, and how a host without a seat gets them.
 
-use super::{Action, Actions, Host, Lane, Membership, Report, Table, Write, piece_row, share_row};
+use super::committee::RaftRow;
+use super::{Action, Actions, Host, Lane, Membership, Report, Share, Table, Write, piece_row, share_row};
+use crate::beacon::Calendar;
+use crate::cms::election::{Hard, LogEntry};
 use crate::cms::records::{Command, Effect};
-use crate::epoch::Calendar;
 use crate::error::{Check, Misbehaved};
+use crate::founding::{self, RestingShare};
 use crate::holder::ShareKey;
-use crate::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use crate::types::{Now, TransportKey};
-use crate::wire::{self, LogEntry, Message};
+use crate::limits::{ENTRY_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use crate::ticket::Contact;
+use crate::types::{GroupId, Now, Time, TransportKey};
+use crate::wire::{self, Message};
 
 impl Host {
-    /// As the coordinator: applies a command, writes it, and pushes it to all. What is sent behind this in the lane of
-    /// records leaves only once the command is on disk.
-    pub(super) fn commit(&mut self, command: &Command, actions: &mut Actions) -> Result<u64, Check> {
-        if self.disk_failed {
-            return Err(Check::NotReady);
+    /// Applies the next entry and does what follows from it.
+    pub(super) fn apply_entry(&mut self, now: Now, entry: &LogEntry, actions: &mut Actions) -> Result<Effect, Check> {
+        let effect = self.ground.records.apply(self.ground.suite.as_ref(), entry);
+        if self.seated.is_none() {
+            self.log.push(entry.clone());
         }
-        let bytes = wire::encode(command);
-        let effect = self.ground.records.apply(self.ground.suite.as_ref(), &bytes)?;
-        let index = self.ground.records.applied();
-        self.log.push(bytes.clone());
-        let entry = LogEntry { index, command: bytes };
-        actions.push(Action::Persist { lane: Lane::Records, writes: vec![entry_row(&entry)] });
-        self.take_effect(&effect, actions);
-        let page = Message::RecordsPage { entries: vec![entry], newest: index };
-        let members: Vec<TransportKey> =
-            self.ground.records.members().map(|member| member.record().transport).collect();
-        for to in members.into_iter().filter(|key| *key != self.own.transport) {
-            self.send(Lane::Records, to, page.clone(), actions);
+        match &effect {
+            Ok(effect) => self.take_effect(now, &effect.clone(), actions),
+            Err(check) => actions.push(Action::Report(Report::NotApplied(entry.index, *check))),
         }
-        Ok(index)
+        effect
     }
 
-    /// As the coordinator: somebody asks for records.
+    /// As a voter: somebody asks for records.
     pub(super) fn on_pull(&mut self, now: Now, from: TransportKey, after: u64, actions: &mut Actions) {
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        let start = usize::try_from(after).unwrap_or(usize::MAX);
-        // The log first: it ends before any number does.
-        for (command, index) in self.log.iter().skip(start).zip(after.saturating_add(1)..) {
-            bytes += command.len();
-            if entries.len() >= PAGE_ENTRIES_MAX || (bytes > PAGE_BYTES_MAX && !entries.is_empty()) {
-                break;
-            }
-            entries.push(LogEntry { index, command: command.clone() });
-        }
         let newest = self.ground.records.applied();
+        let entries = match &self.seated {
+            Some(seated) => seated.election.page(after, newest),
+            None => return, // whoever only follows has no say
+        };
         self.send(Lane::Records, from, Message::RecordsPage { entries, newest }, actions);
-        if let Some(announcement) = self.announcement(now) {
+        if let Some(announcement) = self.announcement(now, true) {
             self.send(Lane::Records, from, announcement, actions);
         }
     }
@@ -61,65 +49,76 @@ impl Host {
         newest: u64,
         actions: &mut Actions,
     ) {
-        if self.membership.is_none() {
-            return; // admitted a moment ago, and not told yet
+        if self.membership.is_none() || self.seated.is_some() {
+            return; // admitted a moment ago and not told yet; or a voter, whose log is Raft's
         }
-        if !self.is_coordinator(&from) || self.coordinates() {
-            actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCoordinator });
+        if !self.may_serve_records(&from) {
             return;
         }
-        let mut writes = Vec::new();
-        let mut effects = Vec::new();
+        // Only who was asked: what others push is nobody's answer.
+        if self.pulled.is_none_or(|(_, _, asked)| asked != from) {
+            return;
+        }
+        self.pulled = None;
+        let before = self.ground.records.applied();
+        let mut fresh = Vec::new();
         for entry in entries {
-            let applied = self.ground.records.applied();
-            if entry.index <= applied {
-                continue; // pushed and pulled pages overlap
+            let next = before + u64::try_from(fresh.len()).unwrap_or(u64::MAX) + 1;
+            if entry.index < next {
+                continue; // pages overlap
             }
-            if entry.index > applied + 1 || !self.is_ours(&entry) {
+            if entry.index > next {
                 break;
             }
-            match self.ground.records.apply(self.ground.suite.as_ref(), &entry.command) {
-                Ok(effect) => effects.push(effect),
-                Err(_) => {
-                    actions.push(Action::Disconnect { peer: from, why: Misbehaved::BadRecords });
-                    break;
-                }
+            if next == 1 && !self.is_ours(&entry) {
+                actions.push(Action::Disconnect { peer: from, why: Misbehaved::BadRecords });
+                break;
             }
-            writes.push(entry_row(&entry));
+            fresh.push(entry);
         }
-        let progressed = !writes.is_empty();
-        if progressed {
+        if let Some(last) = fresh.last() {
+            let hard = Hard { term: last.term, vote: 0, commit: last.index };
+            let mut writes = self.entry_rows(&fresh);
+            writes.push(RaftRow { seat: 0, hard }.write());
             actions.push(Action::Persist { lane: Lane::Records, writes });
         }
-        for effect in effects {
-            self.take_effect(&effect, actions);
+        for entry in &fresh {
+            let _refused_by_all = self.apply_entry(now, entry, actions);
         }
+        self.take_new_seat(now, actions);
         self.hand_on_bundles(actions);
+        let progressed = !fresh.is_empty();
         if newest > self.ground.records.applied() && (progressed || now.monotonic >= self.pull_at) {
             self.pull(now, actions);
         }
     }
 
-    /// The first record must be the genesis that this host pins.
-    fn is_ours(&self, entry: &LogEntry) -> bool {
-        if entry.index != 1 {
-            return true;
+    /// Voters serve records; before a host has any, whoever its ticket names.
+    pub(super) fn may_serve_records(&self, from: &TransportKey) -> bool {
+        let contact = |membership: &Membership| membership.contacts.iter().any(|contact| contact.transport == *from);
+        match self.ground.records.committee() {
+            Some(_) => self.is_seated(from),
+            None => self.membership.as_ref().is_some_and(contact),
         }
-        let Ok(Command::Found { genesis, coordinator_key, .. }) =
-            wire::decode::<Command>(&entry.command, crate::limits::ENTRY_MAX)
-        else {
-            return false;
-        };
+    }
+
+    /// The first record must be the founding of the mesh that this host pins, under the key that it pins.
+    fn is_ours(&self, entry: &LogEntry) -> bool {
+        let Ok(Command::Found(founding)) = wire::decode::<Command>(&entry.command, ENTRY_MAX) else { return false };
         self.membership.as_ref().is_some_and(|membership| {
-            crate::types::sha256(&genesis.bytes).0 == membership.pins.mesh.0
-                && coordinator_key == membership.pins.coordinator_key
+            crate::types::sha256(&founding.genesis.bytes).0 == membership.pins.mesh.0
+                && membership.pins.key == founding.key.commitments.first().copied()
         })
     }
 
-    fn take_effect(&mut self, effect: &Effect, actions: &mut Actions) {
+    fn take_effect(&mut self, now: Now, effect: &Effect, actions: &mut Actions) {
         match effect {
             Effect::Founded => {
                 self.ground.calendar = self.ground.records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
+                self.load_share();
+                if self.ground.records.member(&self.own.host).is_some() {
+                    self.joined(actions);
+                }
             }
             Effect::Admitted(host) => {
                 actions.push(Action::Report(Report::Admitted(*host)));
@@ -127,12 +126,59 @@ impl Host {
                     self.joined(actions);
                 }
             }
-            Effect::GroupActive(_) => {}
+            Effect::GroupActive(group) => self.tell_holders(now, group, actions),
+            Effect::Nothing => {}
+            Effect::CommitteeChanged => self.committee_changed(now, actions),
             Effect::HeadRecorded(id) => {
                 actions.push(Action::Report(Report::Recorded(*id)));
                 self.erase_superseded(id, actions);
             }
+            Effect::HeaderClosed(header) => self.header_closed(now, header, actions),
         }
+    }
+
+    /// As the leader: shares will be offered to the holders of a new group, and they are to know of it by then.
+    fn tell_holders(&self, now: Now, group: &GroupId, actions: &mut Actions) {
+        let Some(message) = self.announcement(now, false).filter(|_| self.leads()) else { return };
+        let holders = self.ground.records.group(group).map(|group| group.holders.as_slice()).unwrap_or_default();
+        for holder in holders.iter().filter_map(|host| self.ground.records.member(host)) {
+            if holder.record().transport != self.own.transport {
+                self.send(Lane::Records, holder.record().transport, message.clone(), actions);
+            }
+        }
+    }
+
+    /// Opens this host's share of the mesh key, where it holds one of the dealing that signs now.
+    pub(super) fn load_share(&mut self) {
+        let Some(setup) = self.ground.records.committee().map(|committee| &committee.key) else { return };
+        let of_founding = || {
+            let bytes = self.resting.get(&founding::share_row(setup))?;
+            self.own.open_share(&wire::decode::<RestingShare>(bytes, RestingShare::MAX).ok()?)
+        };
+        let opened = if setup.ceremony.is_some() { self.redealt_share(setup) } else { of_founding() };
+        let key_epoch = setup.key_epoch;
+        self.loaded = key_epoch;
+        self.share =
+            opened.zip(setup.index_of(&self.own.host)).map(|(secret, index)| Share { key_epoch, index, secret });
+    }
+
+    /// Seats or shares of the mesh key changed.
+    fn committee_changed(&mut self, now: Now, actions: &mut Actions) {
+        let dealt = self.ground.records.committee().map_or(0, |committee| committee.key.key_epoch);
+        if self.share.as_ref().is_none_or(|share| share.key_epoch != dealt) && self.loaded != dealt {
+            self.load_share();
+            self.erase_old_shares(actions);
+            actions.push(Action::Report(Report::KeyDealt(dealt)));
+        }
+        self.follow_seats(now);
+    }
+
+    /// A follower whom the records gave a seat: it goes on as a voter-to-be, under an id that nobody had before.
+    fn take_new_seat(&mut self, now: Now, actions: &mut Actions) {
+        let (Some(seat), Some(last)) = (self.has_new_seat(), self.log.last()) else { return };
+        let hard = Hard { term: last.term, vote: 0, commit: last.index };
+        actions.push(Action::Persist { lane: Lane::Records, writes: vec![RaftRow { seat, hard }.write()] });
+        self.take_seat(now, hard);
     }
 
     /// A recorded head makes older shares and rivals that lost superfluous: they go once the record is on disk.
@@ -145,7 +191,7 @@ impl Host {
 
     /// After a restart: what a crash kept from being erased.
     pub(super) fn erase_leftovers(&mut self, now: Now, actions: &mut Actions) {
-        if let Some(view) = self.ground.view(now) {
+        if let Some(view) = self.ground.view(now, self.header.as_ref()) {
             let gone = self.holder.leftovers(view);
             Self::erase(gone, actions);
         }
@@ -166,15 +212,53 @@ impl Host {
         }
     }
 
-    /// Remembers the mesh that this host belongs to.
-    pub(super) fn remember(&mut self, membership: Membership, actions: &mut Actions) {
-        let row =
-            Write { table: Table::Membership, key: b"membership".to_vec(), value: Some(wire::encode(&membership)) };
-        actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
+    /// The committee and where it is may have changed: after a restart this host must find somebody.
+    pub(super) fn keep_contacts(&mut self, actions: &mut Actions) {
+        let contacts: Vec<Contact> = self.contacts().into_iter().filter(|one| !one.address.0.is_empty()).collect();
+        let known = self.membership.as_ref().filter(|membership| membership.contacts != contacts);
+        if let Some(pins) = known.filter(|_| !contacts.is_empty()).map(|membership| membership.pins.clone()) {
+            let row = self.remember(Membership { pins, contacts });
+            actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
+        }
+    }
+
+    /// The row by which this host remembers the mesh that it belongs to.
+    pub(super) fn remember(&mut self, membership: Membership) -> Write {
+        let value = Some(wire::encode(&membership));
         self.membership = Some(membership);
+        Write { table: Table::Membership, key: b"membership".to_vec(), value }
+    }
+
+    /// Asks a voter for the records that are not here yet.
+    pub(super) fn pull(&mut self, now: Now, actions: &mut Actions) {
+        if self.seated.is_some() {
+            return;
+        }
+        let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);
+        self.pull_at = Time(now.monotonic.0.saturating_add(again_ms));
+        let after = self.ground.records.applied();
+        // Asked again for the same: the one that was asked before may be gone.
+        let again = self.pulled.is_some_and(|(before, ..)| before == after);
+        if let Some(to) = self.whom_to_pull(again) {
+            self.pulled = Some((after, self.pull_at, to));
+            self.send(Lane::Direct, to, Message::RecordsPull { after }, actions);
+        }
+    }
+
+    fn whom_to_pull(&mut self, again: bool) -> Option<TransportKey> {
+        let mut voters = self.committee();
+        if voters.is_empty() {
+            let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice());
+            voters = contacts.unwrap_or_default().iter().map(|contact| contact.transport).collect();
+        }
+        match self.leader.filter(|_| !again) {
+            Some((_, leader)) => Some(leader),
+            None => {
+                self.turn = self.turn.wrapping_add(1);
+                voters.get(self.turn.checked_rem(voters.len())?).copied()
+            }
+        }
     }
 }
 
-fn entry_row(entry: &LogEntry) -> Write {
-    Write { table: Table::Records, key: entry.index.to_be_bytes().to_vec(), value: Some(entry.command.clone()) }
-}
+const _: () = assert!(PAGE_BYTES_MAX > ENTRY_MAX && PAGE_ENTRIES_MAX > 0);

@@ -19,8 +19,9 @@ impl Host {
         actions: &mut Actions,
     ) {
         let lane = Lane::Group(offer.group);
-        let accepted = match self.ground.view(now) {
-            Some(view) if !self.disk_failed => self.holder.accept(view, self.own.holder_keys(), offer),
+        let accepted = match (self.ground.view(now, self.header.as_ref()), self.own.holder_keys()) {
+            (Some(view), Some(keys)) if !self.disk_failed => self.holder.accept(view, keys, offer),
+            (Some(_), None) => Err(Check::Locked),
             _ => Err(Check::NotReady),
         };
         match accepted {
@@ -58,14 +59,14 @@ impl Host {
         actions: &mut Actions,
     ) {
         let subject = Subject::Host(shown.evidence.evidence.host);
-        self.take_epoch(now, &shown.epoch, actions);
+        self.take_beacon(now, &shown.epoch, actions);
         match self.release(now, &from, id, &shown.evidence) {
             Ok(Release { head, index, commitments, sealed }) => {
                 let message = Message::ShareReply { request, head, index, commitments, sealed };
                 self.send(Lane::Direct, from, message, actions);
             }
             Err(check) => {
-                if check == Check::Unknown {
+                if matches!(check, Check::Unknown | Check::Behind) {
                     self.pull(now, actions);
                 }
                 self.refuse(Lane::Direct, from, request, check, subject, actions);
@@ -80,15 +81,18 @@ impl Host {
         id: &CredentialId,
         evidence: &SignedEvidence,
     ) -> Result<Release, Check> {
-        let view = self.ground.view(now).ok_or(Check::NotReady)?;
+        let view = self.ground.view(now, self.header.as_ref()).ok_or(Check::NotReady)?;
         // After a start nothing leaves before this host has shown, in a current epoch, what it runs itself.
         self.attester.current(view).ok_or(Check::OwnEpoch)?;
+        // Whom a record that is not here yet cut off gets nothing.
+        view.follows_header()?;
+        let keys = self.own.holder_keys().ok_or(Check::Locked)?;
         let (appraised, reader) = view.appraise(evidence)?;
         if reader.transport != *from {
             return Err(Check::Transport);
         }
         let session = &appraised.evidence().session;
-        self.holder.release(view, self.own.holder_keys(), &mut self.generator, id, reader, session)
+        self.holder.release(view, keys, &mut self.generator, id, reader, session)
     }
 
     pub(super) fn on_payload_request(
@@ -100,7 +104,7 @@ impl Host {
         head: &Digest,
         actions: &mut Actions,
     ) {
-        let pieces = match self.ground.view(now) {
+        let pieces = match self.view(now) {
             Some(view) => match view.records.member_by_transport(&from) {
                 Some(reader) => self.holder.payload(view, id, head, reader.record()),
                 None => Err(Check::Membership),

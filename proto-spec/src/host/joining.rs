@@ -1,220 +1,264 @@
-//! A host that becomes a member: of a mesh that it founds, or of one that it joins.
+//! A host that becomes a member: of a mesh that it joins, or, while that is forming, founds with two others.
 
+use super::forming::no_longer_forming;
 use super::{Actions, Host, Lane, LocalId, LocalReply, Membership, Report, TpmReply, TpmRequest, TpmUse};
 use crate::attest::enroll::JoinerKeys;
 use crate::attest::policy::DEFAULT_PCRS;
 use crate::attest::tpm::CredentialBlob;
-use crate::cms::records::Command;
-use crate::epoch::Calendar;
 use crate::error::{Check, Failure, LocalFault, Refused, Subject};
-use crate::genesis::{GenesisVerified, SignedGenesis};
 use crate::host::Action;
-use crate::joining::{Joining, Stage};
+use crate::joining::Joining;
 use crate::limits::ENROLMENT_MS;
-use crate::ticket::{Pins, SignedTicket};
-use crate::types::{Now, TransportKey};
+use crate::ticket::{Contact, Pins, SignedTicket};
+use crate::types::{BlsSignature, Now, RequestId, ShareIndex, TransportKey};
 use crate::wire::{Address, EnrolAnswer, Message};
 use serde_bytes::ByteBuf;
 
-const ALREADY: &str = "this host belongs to a mesh already";
+pub(super) const ALREADY: &str = "this host belongs to a mesh already";
 
 impl Host {
-    /// Founds a mesh, then joins it by the very path that every later member takes.
-    pub(super) fn found(
-        &mut self,
-        now: Now,
-        id: LocalId,
-        genesis: &SignedGenesis,
-        ticket: SignedTicket,
-        actions: &mut Actions,
-    ) {
-        let verified = match GenesisVerified::check(self.ground.suite.as_ref(), genesis) {
-            Ok(verified) => verified,
-            Err(_) => return Self::reply(id, Err(Failure::Local("the genesis does not hold")), actions),
-        };
-        let founded_before = self.ground.records.mesh().copied();
-        if founded_before.is_some_and(|mesh| mesh != *verified.mesh()) || self.is_member() {
-            return Self::reply(id, Err(Failure::Membership(ALREADY)), actions);
-        }
-        let pins = Pins {
-            mesh: *verified.mesh(),
-            coordinator: self.own.transport,
-            coordinator_key: self.own.coordinator.0,
-            coordinator_proof: self.own.coordinator.1,
-        };
-        if founded_before.is_none() {
-            let command = Command::Found {
-                genesis: genesis.clone(),
-                coordinator: pins.coordinator,
-                coordinator_key: pins.coordinator_key,
-                coordinator_proof: pins.coordinator_proof,
-            };
-            self.remember(Membership { pins, address: self.config.address.clone() }, actions);
-            if let Err(check) = self.commit(&command, actions) {
-                let refused = self.refusal(Refused::new(check, Subject::Request), actions);
-                return Self::reply(id, Err(Failure::Refused(refused)), actions);
-            }
-            self.ground.calendar = Some(Calendar::of(verified.genesis()));
-        }
-        self.join(now, id, ticket, self.config.address.clone(), actions);
-    }
-
-    /// Joins a mesh with a ticket.
+    /// Joins a mesh with a ticket. An address that a person names is that of the host that wrote the ticket.
     pub(super) fn join(
         &mut self,
         now: Now,
         id: LocalId,
         ticket: SignedTicket,
-        address: Address,
+        address: Option<Address>,
         actions: &mut Actions,
     ) {
-        if self.is_member() {
+        // While the mesh is forming a new ticket may take the place of one that is past.
+        if self.forming.as_ref().is_some_and(|forming| forming.may_begin_anew()) {
+            (self.forming, self.joining) = (None, None);
+        }
+        if self.membership.is_some() || self.forming.is_some() {
             return Self::reply(id, Err(Failure::Membership(ALREADY)), actions);
         }
         if self.joining.is_some() {
             return Self::reply(id, Err(Failure::Membership("this host is joining already; wait a minute")), actions);
         }
-        match Joining::new(ticket, address, now.monotonic.plus(ENROLMENT_MS)) {
+        let request = RequestId(self.generator.bytes());
+        match Joining::new(ticket, request, self.config.address.clone(), Some(now.monotonic.plus(ENROLMENT_MS))) {
             Err(check) => {
                 let refused = self.refusal(Refused::new(check, Subject::Request), actions);
                 Self::reply(id, Err(Failure::Refused(refused)), actions);
             }
-            Ok(joining) => {
-                self.joining = Some((joining, id));
-                let pcrs = self.measured_pcrs();
-                self.ask_tpm(TpmUse::Join, TpmRequest::ReadPcrs(pcrs), actions);
+            Ok(mut joining) => {
+                if let (Some(address), Some(contact)) = (address, joining.contacts.first_mut()) {
+                    contact.address = address;
+                }
+                self.joining = Some(joining);
+                self.join_reply = Some(id);
+                self.measure(actions);
             }
         }
     }
 
-    fn is_member(&self) -> bool {
-        self.ground.records.member(&self.own.host).is_some()
-            || self.membership.as_ref().is_some_and(|membership| membership.pins.coordinator != self.own.transport)
+    /// Asks the TPM for what it measured: the good values from now on.
+    pub(super) fn measure(&mut self, actions: &mut Actions) {
+        let pcrs = self.measured_pcrs();
+        self.ask_tpm(TpmUse::Measure, TpmRequest::ReadPcrs(pcrs), actions);
     }
 
     /// A joiner cannot know the genesis yet and measures the default selection.
     fn measured_pcrs(&self) -> Vec<u8> {
-        let of_genesis = self.ground.records.genesis().map(|genesis| genesis.genesis().pcrs.clone());
-        of_genesis.unwrap_or_else(|| DEFAULT_PCRS.to_vec())
+        self.genesis().map_or_else(|| DEFAULT_PCRS.to_vec(), |genesis| genesis.genesis().pcrs.clone())
     }
 
-    pub(super) fn on_join_tpm(&mut self, now: Now, reply: Option<TpmReply>, actions: &mut Actions) {
-        let Some((joining, _)) = &mut self.joining else { return };
-        match (joining.stage, reply) {
-            (Stage::AwaitingPcrs, Some(TpmReply::Pcrs(pcrs))) => {
-                let keys = JoinerKeys {
-                    eks: self.own.identity.eks.clone(),
-                    intermediates: self.own.identity.intermediates.iter().cloned().map(ByteBuf::from).collect(),
-                    ak: self.own.identity.ak.clone(),
-                    transport: self.own.transport,
-                    vote: self.own.vote.0,
-                    vote_proof: self.own.vote.1,
-                    map_recipient: self.own.identity.map_recipient.clone(),
-                    pcrs,
-                };
-                let hello = joining.hello(keys, now.monotonic);
-                self.send_joining(Message::EnrolHello(hello), actions);
+    pub(super) fn on_measured(&mut self, now: Now, reply: Option<TpmReply>, actions: &mut Actions) {
+        let Some(TpmReply::Pcrs(pcrs)) = reply else {
+            actions.push(Action::Report(Report::Fault(LocalFault::Tpm)));
+            if self.forming.is_some() {
+                self.measure_at = Some(now.monotonic.plus(crate::limits::QUOTE_RETRY_MS));
+                return;
             }
-            (Stage::AwaitingSecrets, Some(TpmReply::Secrets(secrets))) => {
-                if let Some(qualifying) = joining.opened(&secrets) {
-                    let pcrs = self.measured_pcrs();
-                    self.ask_tpm(TpmUse::Join, TpmRequest::Quote { pcrs, qualifying }, actions);
-                }
-            }
-            (Stage::AwaitingQuote, Some(TpmReply::Quote(quote))) => {
-                joining.answered(now.monotonic);
-                self.send_joining(Message::EnrolAnswer(EnrolAnswer { quote }), actions);
-            }
-            (_, None) => {
-                actions.push(Action::Report(Report::Fault(LocalFault::Tpm)));
-                self.end_joining(Failure::Local("the TPM did not answer; look at its device and try again"), actions);
-            }
-            _ => {}
+            return self
+                .end_joining(Failure::Local("the TPM did not answer; look at its device and try again"), actions);
+        };
+        let keys = JoinerKeys {
+            eks: self.own.identity.eks.clone(),
+            intermediates: self.own.identity.intermediates.iter().cloned().map(ByteBuf::from).collect(),
+            ak: self.own.identity.ak.clone(),
+            transport: self.own.transport,
+            vote: self.own.vote.0,
+            vote_proof: self.own.vote.1,
+            map_recipient: self.own.identity.map_recipient.clone(),
+            pcrs,
+        };
+        if let Some(joining) = &mut self.joining {
+            joining.measured(keys);
+            self.send_joining(now, true, actions);
+        } else if let Some(forming) = &mut self.forming {
+            forming.keys = Some(keys);
         }
     }
 
-    fn send_joining(&self, message: Message, actions: &mut Actions) {
-        if let Some((joining, _)) = &self.joining {
-            let (to, address) = (joining.ticket.pins.coordinator, joining.address.clone());
-            actions.push(Action::Send { lane: Lane::Records, to, address, message: Box::new(message) });
+    fn send_joining(&mut self, now: Now, all: bool, actions: &mut Actions) {
+        let Some(joining) = &mut self.joining else { return };
+        for (Contact { transport, address }, message) in joining.messages(now.monotonic, all) {
+            actions.push(Action::Send { lane: Lane::Records, to: transport, address, message: Box::new(message) });
         }
     }
 
     fn joins_with(&self, from: &TransportKey) -> bool {
-        self.joining.as_ref().is_some_and(|(joining, _)| joining.ticket.pins.coordinator == *from)
+        self.joining.as_ref().is_some_and(|joining| joining.asks(from))
     }
 
-    pub(super) fn on_challenge(&mut self, from: &TransportKey, blobs: Vec<CredentialBlob>, actions: &mut Actions) {
+    /// The committee that checks this joiner.
+    pub(super) fn on_named(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        pins: Pins,
+        committee: Vec<Contact>,
+        actions: &mut Actions,
+    ) {
         if !self.joins_with(from) {
             return;
         }
-        if let Some((joining, _)) = &mut self.joining
-            && joining.challenged()
-        {
-            self.ask_tpm(TpmUse::Join, TpmRequest::Activate(blobs), actions);
+        if self.joining.as_mut().is_some_and(|joining| joining.named(pins, committee)) {
+            self.send_joining(now, false, actions);
+        }
+    }
+
+    pub(super) fn on_challenge(&mut self, from: TransportKey, blobs: Vec<CredentialBlob>, actions: &mut Actions) {
+        if self.joins_with(&from) && !self.tpm.values().any(|purpose| *purpose == TpmUse::Challenge(from)) {
+            self.ask_tpm(TpmUse::Challenge(from), TpmRequest::Activate(blobs), actions);
+        }
+    }
+
+    /// The TPM answered on a challenge: of a founder, or of a committee member.
+    pub(super) fn on_challenge_tpm(&mut self, from: TransportKey, reply: Option<TpmReply>, actions: &mut Actions) {
+        match reply {
+            Some(TpmReply::Secrets(secrets)) => {
+                let qualifying = match self.founding_digest(&from, &secrets) {
+                    Some(digest) => Some(digest),
+                    None => self.joining.as_ref().and_then(|joining| joining.opened(&secrets)),
+                };
+                if let Some(qualifying) = qualifying {
+                    let pcrs = self.measured_pcrs();
+                    self.ask_tpm(TpmUse::Challenge(from), TpmRequest::Quote { pcrs, qualifying }, actions);
+                }
+            }
+            Some(TpmReply::Quote(quote)) if self.is_founding_with(&from) => {
+                self.answer_founder(from, quote, actions);
+            }
+            Some(TpmReply::Quote(quote)) => {
+                let address = self.joining.as_ref().and_then(|joining| {
+                    joining.contacts.iter().find(|contact| contact.transport == from).map(|c| c.address.clone())
+                });
+                let Some(request) = self.joining.as_ref().map(|joining| joining.request) else { return };
+                let message = Box::new(Message::EnrolAnswer(EnrolAnswer { request, quote }));
+                let address = address.unwrap_or_default();
+                actions.push(Action::Send { lane: Lane::Records, to: from, address, message });
+            }
+            // Asked again by whoever waits for it.
+            _ => actions.push(Action::Report(Report::Fault(LocalFault::Tpm))),
+        }
+    }
+
+    /// A committee member's part of the admission.
+    pub(super) fn on_enrol_part(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        (key_epoch, t): (u64, u8),
+        (index, part): (ShareIndex, BlsSignature),
+        actions: &mut Actions,
+    ) {
+        if !self.joins_with(from) {
+            return;
+        }
+        if self.joining.as_mut().is_some_and(|joining| joining.part(*from, key_epoch, t, index, part)) {
+            self.send_joining(now, true, actions);
         }
     }
 
     pub(super) fn on_admitted(&mut self, now: Now, from: &TransportKey, actions: &mut Actions) {
-        if !self.joins_with(from) {
+        // A founder that missed the end is shown it: it has a seat to take, and does not just follow.
+        let voted = self.forming.as_ref().is_some_and(|forming| forming.has_voted());
+        if !self.joins_with(from) || self.membership.is_some() || voted {
             return;
         }
-        let Some((joining, _)) = &self.joining else { return };
-        if self.membership.is_none() {
-            let membership = Membership { pins: joining.ticket.pins.clone(), address: joining.address.clone() };
-            self.remember(membership, actions);
-        }
+        let Some(joining) = &self.joining else { return };
+        let Some(pins) = joining.pins.clone() else { return };
+        let row = self.remember(Membership { pins, contacts: joining.contacts.clone() });
+        actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         // The answer to the person waits until this host has seen its own record.
         self.pull(now, actions);
     }
 
-    pub(super) fn on_enrol_refused(&mut self, from: &TransportKey, refused: Refused, actions: &mut Actions) {
-        if !self.joins_with(from) {
+    pub(super) fn on_enrol_refused(
+        &mut self,
+        from: &TransportKey,
+        request: RequestId,
+        refused: Refused,
+        actions: &mut Actions,
+    ) {
+        let of_this = self.joining.as_ref().is_some_and(|joining| joining.request == request);
+        if !of_this || !self.joins_with(from) || self.forming.is_some() {
             return;
         }
-        // The challenge was forgotten meanwhile: the next hello, which is due, gets another.
-        let again = self.joining.as_ref().is_some_and(|(joining, _)| joining.retry_at.is_some());
-        if refused.check == Check::Challenge && again {
-            return;
+        match refused.check {
+            // The challenge was forgotten meanwhile, or the host is a step behind: the next hello gets another answer.
+            Check::Challenge => {}
+            Check::Record => self.joining.iter_mut().for_each(Joining::begin_again),
+            check if check.is_passing() => {}
+            _ => {
+                if self.joining.as_mut().is_some_and(|joining| joining.refused(*from)) {
+                    self.end_joining(Failure::Refused(refused), actions);
+                }
+            }
         }
-        self.end_joining(Failure::Refused(refused), actions);
     }
 
     /// This host's own record was applied.
     pub(super) fn joined(&mut self, actions: &mut Actions) {
         actions.push(Action::Report(Report::Joined));
-        if let Some((_, id)) = self.joining.take() {
+        self.joining = None;
+        if self.forming.take().is_some() {
+            actions.push(Action::Persist { lane: Lane::Records, writes: vec![no_longer_forming()] });
+        }
+        self.reply_joined(actions);
+    }
+
+    /// Tells the person at the socket how this host is now.
+    pub(super) fn reply_joined(&mut self, actions: &mut Actions) {
+        if let Some(id) = self.join_reply.take() {
             let reply = Ok(LocalReply::Joined(Box::new(self.status(None))));
             actions.push(Action::Reply { lane: Lane::Records, id, reply });
         }
     }
 
-    fn end_joining(&mut self, failure: Failure, actions: &mut Actions) {
-        if let Some((_, id)) = self.joining.take() {
+    pub(super) fn end_joining(&mut self, failure: Failure, actions: &mut Actions) {
+        self.joining = None;
+        if let Some(id) = self.join_reply.take() {
             Self::reply(id, Err(failure), actions);
         }
     }
 
     pub(super) fn tick_joining(&mut self, now: Now, actions: &mut Actions) {
-        let Some((joining, _)) = &mut self.joining else { return };
-        if now.monotonic >= joining.deadline {
+        if self.measure_at.is_some_and(|at| now.monotonic >= at) {
+            self.measure_at = None;
+            self.measure(actions);
+        }
+        let Some(joining) = &mut self.joining else { return };
+        if joining.deadline.is_some_and(|deadline| now.monotonic >= deadline) {
             return self.end_joining(Failure::NoCoordinator, actions);
         }
-        if joining.retry_at.is_some_and(|at| now.monotonic >= at)
-            && let Some(hello) = joining.hello_again(now.monotonic)
-        {
-            self.send_joining(Message::EnrolHello(hello), actions);
+        if joining.retry_at.is_some_and(|at| now.monotonic >= at) {
+            self.send_joining(now, true, actions);
         }
     }
 
-    /// As the coordinator: the refusal that a joiner is told.
-    pub(super) fn refuse_joiner(&mut self, to: TransportKey, check: Check, actions: &mut Actions) {
+    /// The refusal that a joiner is told.
+    pub(super) fn refuse_joiner(&mut self, to: TransportKey, request: RequestId, check: Check, actions: &mut Actions) {
         let refused = self.refusal(Refused::new(check, Subject::Request), actions);
-        actions.push(Action::Send {
-            lane: Lane::Direct,
-            to,
-            address: Address::default(),
-            message: Box::new(Message::EnrolRefused(refused)),
-        });
+        self.send_joiner(Lane::Direct, to, Message::EnrolRefused { request, refused }, actions);
+    }
+
+    /// Answers somebody who is no member: over the connection on which it came.
+    pub(super) fn send_joiner(&self, lane: Lane, to: TransportKey, message: Message, actions: &mut Actions) {
+        let address = Address::default();
+        actions.push(Action::Send { lane, to, address, message: Box::new(message) });
     }
 }

@@ -57,7 +57,10 @@ impl Lanes {
 
 fn lane_of(action: &Action) -> Lane {
     match action {
-        Action::Persist { lane, .. } | Action::Send { lane, .. } | Action::Reply { lane, .. } => *lane,
+        Action::Persist { lane, .. }
+        | Action::Confirm { lane, .. }
+        | Action::Send { lane, .. }
+        | Action::Reply { lane, .. } => *lane,
         _ => Lane::Direct,
     }
 }

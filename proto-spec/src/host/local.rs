@@ -1,15 +1,19 @@
 //! Requests from the local socket.
 
 use super::{Actions, Host, HostLine, IdentityReply, LocalCommand, LocalId, LocalReply, StatusReply};
-use crate::epoch::EpochVerified;
+use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::error::{Check, Failure, Refused, Subject};
-use crate::limits::PAYLOAD_MAX;
-use crate::types::{CredentialId, Now, RequestId};
+use crate::limits::{COMMITTEE_MAX, PAYLOAD_MAX};
+use crate::ticket::{Contact, Pins};
+use crate::types::{CredentialId, Now, RequestId, Round, TransportKey};
 use crate::wire::{Entrusting, Message, Standing};
 
 /// What a daemon without a mesh says.
 pub(super) const NO_MESH: &str =
     "this host belongs to no mesh yet: found one (vouchsafe init) or join one (vouchsafe join)";
+
+/// What a daemon says whose mesh is forming.
+const FORMING: &str = "the mesh is forming: it holds nothing before three hosts have founded it (vouchsafe invite)";
 
 /// What HPKE adds to a plaintext, generously.
 const SEAL_ROOM: usize = 256;
@@ -17,7 +21,7 @@ const SEAL_ROOM: usize = 256;
 impl Host {
     pub(super) fn on_command(&mut self, now: Now, id: LocalId, command: LocalCommand, actions: &mut Actions) {
         let answer = match command {
-            LocalCommand::Found { genesis, ticket } => return self.found(now, id, &genesis, ticket, actions),
+            LocalCommand::Found { genesis, ticket } => return self.found(id, &genesis, ticket, actions),
             LocalCommand::Join { ticket, address } => return self.join(now, id, ticket, address, actions),
             // What a peer would throw this host out for is refused here, before it is sent.
             LocalCommand::PutBegin(order) | LocalCommand::Entrust(Entrusting { order, .. })
@@ -53,6 +57,7 @@ impl Host {
             )),
             LocalCommand::Show(credential) => self.show(&credential),
             LocalCommand::Evidence => self.evidence(now, actions),
+            LocalCommand::Beacon(round) => self.beacon(round),
         };
         Self::reply(id, answer, actions);
     }
@@ -62,27 +67,54 @@ impl Host {
         let hash = |ek: &crate::attest::enroll::EkOffer| EkPublic::parse(&ek.public).ok().map(|ek| ek.hash());
         LocalReply::Identity(Box::new(IdentityReply {
             transport: self.own.transport,
-            coordinator_key: self.own.coordinator.0,
-            coordinator_proof: self.own.coordinator.1,
-            pins: self.ground.records.pins(),
-            genesis: self.ground.records.genesis().map(|genesis| Box::new(genesis.signed().clone())),
+            pins: self.pins(),
+            contacts: self.ticket_contacts(),
+            genesis: self.genesis().map(|genesis| Box::new(genesis.signed().clone())),
             ek_hashes: self.own.identity.eks.iter().filter_map(hash).collect(),
         }))
+    }
+
+    fn pins(&self) -> Option<Pins> {
+        self.ground.records.pins().or_else(|| self.forming.as_ref().map(|forming| forming.pins()))
+    }
+
+    /// Whom a ticket written here names: this host, then the rest of the committee.
+    fn ticket_contacts(&self) -> Vec<Contact> {
+        let own = Contact { transport: self.own.transport, address: self.config.address.clone() };
+        let others = self.contacts().into_iter().filter(|contact| contact.transport != own.transport);
+        let named = others.filter(|contact| !contact.address.0.is_empty());
+        std::iter::once(own.clone()).chain(named).take(COMMITTEE_MAX).collect()
+    }
+
+    /// Why there is nothing to ask here.
+    pub(super) fn no_mesh(&self) -> &'static str {
+        if self.forming.is_some() { FORMING } else { NO_MESH }
+    }
+
+    fn name_of(&self, transport: &TransportKey) -> Option<String> {
+        self.ground.records.member_by_transport(transport).map(|member| member.record().name.clone())
     }
 
     /// How this host is; without clocks: as just after its admission.
     pub(super) fn status(&self, now: Option<Now>) -> StatusReply {
         let records = &self.ground.records;
         let round = now.and_then(|now| {
-            let view = self.ground.view(now)?;
+            let view = self.view(now)?;
             view.epochs.current(view.calendar, now).map(EpochVerified::round)
         });
         StatusReply {
             member: records.member(&self.own.host).map(|member| member.record().clone()),
-            pins: records.pins(),
-            mesh_name: records.genesis().map(|genesis| genesis.genesis().name.clone()),
-            coordinates: self.coordinates(),
+            pins: self.pins(),
+            mesh_name: self.genesis().map(|genesis| genesis.genesis().name.clone()),
+            coordinates: self.leads(),
+            leader: self.leader.and_then(|(_, leader)| self.name_of(&leader)),
+            term: self.leader.map(|(term, _)| term),
+            committee: self.committee().iter().filter_map(|transport| self.name_of(transport)).collect(),
+            key: records.committee().map(|committee| (committee.key.t, committee.key.key_epoch)),
+            forming: self.forming.as_ref().map(|forming| forming.known),
             joining: self.joining.is_some(),
+            unlocked: self.own.unlocked.is_some(),
+            header: now.and_then(|now| Some(self.view(now)?.header?.header().round)),
             round,
             epoch_ms: self.ground.calendar.map(|calendar| calendar.epoch_ms()),
             evidence: self.attester.newest().map(|signed| signed.evidence.round),
@@ -100,11 +132,17 @@ impl Host {
             HostLine {
                 standing: presence.map_or(Standing::Absent, |presence| presence.standing),
                 address: presence.map(|presence| presence.address.clone()).unwrap_or_default(),
-                coordinates: records.coordinator() == Some(&record.transport),
+                coordinates: self.leader.is_some_and(|(_, leader)| leader == record.transport),
+                seated: self.is_seated(&record.transport),
                 record,
             }
         };
         records.members().map(line).collect()
+    }
+
+    fn beacon(&self, round: Option<Round>) -> Result<LocalReply, Failure> {
+        let wanted = |beacon: &&SignedBeacon| round.is_none_or(|round| beacon.round == round);
+        self.beacons.iter().rev().find(wanted).cloned().map(LocalReply::Beacon).ok_or(Failure::NotFound)
     }
 
     fn show(&self, id: &CredentialId) -> Result<LocalReply, Failure> {
@@ -114,7 +152,7 @@ impl Host {
     }
 
     fn evidence(&mut self, now: Now, actions: &mut Actions) -> Result<LocalReply, Failure> {
-        let found = self.ground.view(now).and_then(|view| {
+        let found = self.view(now).and_then(|view| {
             let evidence = self.attester.current(view)?;
             let epoch = view.epochs.current_at(view.calendar, now, evidence.evidence.round)?;
             Some((evidence.clone(), evidence.evidence.qualifying(view.mesh, epoch.beacon())))
@@ -123,7 +161,7 @@ impl Host {
             Some((evidence, qualifying)) => {
                 Ok(LocalReply::Evidence { evidence: Box::new(evidence), qualifying, ak: self.own.identity.ak.clone() })
             }
-            None if self.membership.is_none() => Err(Failure::Membership(NO_MESH)),
+            None if self.membership.is_none() => Err(Failure::Membership(self.no_mesh())),
             None => {
                 let refused = Refused::new(Check::EvidenceMissing, Subject::Host(self.own.host));
                 Err(Failure::Refused(self.refusal(refused, actions)))

@@ -2,17 +2,24 @@
 //! and puts in order what goes out.
 
 mod action;
+mod committee;
 mod coordinating;
 mod epochs;
 mod event;
 mod following;
+mod forming;
 mod holding;
 mod joining;
 mod lanes;
 mod local;
+mod own;
 mod putting;
 mod reading;
 mod receive;
+mod redealing;
+mod restore;
+mod seats;
+mod unlocking;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,27 +30,37 @@ pub use action::{Action, HostLine, IdentityReply, Lane, LocalReply, Report, Stat
 pub(crate) use coordinating::{entrust_info, previous_of};
 pub use event::{ActionId, Event, LocalCommand, LocalId, TpmReply};
 pub use lanes::Lanes;
+pub use restore::RestoreError;
 
-use crate::attest::enroll::{EkOffer, host_id};
-use crate::attest::tpm::EkPublic;
-use crate::attester::{self, AttesterKeys};
+use crate::attest::enroll::EkOffer;
+use crate::attester;
+use crate::beacon::{Calendar, Epochs, SignedBeacon};
 use crate::cms;
+use crate::cms::election::LogEntry;
 use crate::cms::records::Records;
-use crate::epoch::{Calendar, Epochs, SignedEpoch};
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused, Subject};
-use crate::holder::{self, HolderKeys, StoredShare};
+use crate::genesis::GenesisVerified;
+use crate::header::HeaderVerified;
+use crate::holder;
 use crate::instance::Reading;
 use crate::joining::Joining;
-use crate::limits::{ENROLMENT_MESSAGE_MAX, ENTRY_MAX, HEAD_MAX, MESSAGE_MAX, REFUSALS_KEPT, SSHSIG_MAX};
+use crate::limits::{ENROLMENT_MESSAGE_MAX, MESSAGE_MAX, REFUSALS_KEPT};
 use crate::relay::Putting;
-use crate::suite::{Generator, Seed, Suite, symmetric};
-use crate::ticket::Pins;
+use crate::signing;
+use crate::suite::{Generator, Seed, Suite};
+use crate::ticket::{Contact, Pins};
 use crate::types::{
-    BlsPublic, BlsSignature, HostId, HpkePublic, MeshId, Now, Purpose, RequestId, Round, SecretBytes, Time,
-    TransportKey,
+    Digest, HostId, MeshId, Now, RequestId, Round, SecretBytes, ShareIndex, TicketSerial, Time, TransportKey,
 };
 use crate::view::View;
-use crate::wire::{self, Address, DealBundle, Message, Presence};
+use crate::wire::{Address, DealBundle, Message, Presence};
+
+use committee::Seated;
+use forming::Forming;
+use own::Own;
+use redealing::Redealing;
+use seats::Watch;
+use unlocking::Unlocking;
 
 /// What comes out of `handle`.
 pub type Actions = Vec<Action>;
@@ -61,9 +78,7 @@ pub struct Identity {
     pub transport: SecretBytes,
     /// The vote key.
     pub vote: SecretBytes,
-    /// The key under which this host would sign epochs and admissions as the coordinator.
-    pub coordinator: SecretBytes,
-    /// The secret that is bound to this TPM: from it follow the period key and the share-receiving key.
+    /// The secret that is bound to this TPM: from it and the unlock follow the period key and the share-receiving key.
     pub tpm_bound: SecretBytes,
     /// Endorsement keys of the chip with their certificates.
     pub eks: Vec<EkOffer>,
@@ -82,27 +97,18 @@ pub struct Saved {
     pub membership: Option<Vec<u8>>,
     /// The rows of [`Table::Records`] in the order of their indexes.
     pub records: Vec<Vec<u8>>,
+    /// The row of [`Table::Raft`].
+    pub raft: Option<Vec<u8>>,
+    /// The row of [`Table::Forming`].
+    pub forming: Option<Vec<u8>>,
+    /// The rows of [`Table::Keys`], with their keys.
+    pub keys: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The rows of [`Table::Tickets`], with their keys.
+    pub tickets: Vec<(Vec<u8>, Vec<u8>)>,
     /// The row of [`Table::Epoch`].
     pub epoch: Option<Vec<u8>>,
     /// The rows of [`Table::Shares`].
     pub shares: Vec<Vec<u8>>,
-}
-
-/// Why a host does not start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// The identity's keys do not parse.
-    #[error("the keys of this host do not parse")]
-    Identity,
-    /// The membership row does not read back.
-    #[error("the membership does not read back")]
-    Membership,
-    /// A record does not apply.
-    #[error("record {0} does not apply: {name}", name = .1.name())]
-    Record(u64, Check),
-    /// A share does not read back.
-    #[error("a share does not read back")]
-    Share,
 }
 
 /// What a member keeps of the mesh that it joined.
@@ -110,7 +116,8 @@ pub enum RestoreError {
 #[serde(deny_unknown_fields)]
 struct Membership {
     pins: Pins,
-    address: Address,
+    /// Hosts to ask before the records are here.
+    contacts: Vec<Contact>,
 }
 
 /// What every part may look at.
@@ -122,8 +129,17 @@ struct Ground {
 }
 
 impl Ground {
-    fn view(&self, now: Now) -> Option<View<'_>> {
+    /// With the newest header, where it is current: by the wall clock, and by the monotonic clock since it was verified.
+    fn view<'a>(&'a self, now: Now, header: Option<&'a (HeaderVerified, Time)>) -> Option<View<'a>> {
+        let calendar = self.calendar.as_ref()?;
+        let holds = |(header, since): &&(HeaderVerified, Time)| {
+            let round = header.header().round;
+            calendar.is_current(round, now.wall_ms)
+                && !calendar.is_ahead(round, now.wall_ms)
+                && now.monotonic < since.plus(2 * calendar.epoch_ms())
+        };
         Some(View {
+            header: header.filter(holds).map(|(header, _)| header),
             suite: self.suite.as_ref(),
             now,
             mesh: self.records.mesh()?,
@@ -134,54 +150,22 @@ impl Ground {
     }
 }
 
-/// Public parts of the identity and what follows from it.
-struct Own {
-    identity: Identity,
-    host: HostId,
-    transport: TransportKey,
-    vote: (BlsPublic, BlsSignature),
-    coordinator: (BlsPublic, BlsSignature),
-    period: SecretBytes,
-    share_receiving: (SecretBytes, HpkePublic),
-}
-
-impl Own {
-    fn new(suite: &dyn Suite, identity: Identity) -> Option<Self> {
-        let eks: Vec<EkPublic> =
-            identity.eks.iter().map(|offer| EkPublic::parse(&offer.public).ok()).collect::<Option<_>>()?;
-        let pair = |secret| Some((suite.bls_public(secret)?, suite.bls_prove(secret)?));
-        let period = symmetric::derive(&identity.tpm_bound, Purpose::Period, &[]);
-        let material = symmetric::derive(&period, Purpose::ShareReceiving, &[]);
-        Some(Self {
-            host: host_id(&eks),
-            transport: suite.ed25519_public(&identity.transport)?,
-            vote: pair(&identity.vote)?,
-            coordinator: pair(&identity.coordinator)?,
-            share_receiving: suite.hpke_keys(&material),
-            period,
-            identity,
-        })
-    }
-
-    fn attester_keys(&self) -> AttesterKeys<'_> {
-        AttesterKeys { host: &self.host, transport: &self.identity.transport, share_receiving: &self.share_receiving.1 }
-    }
-
-    fn holder_keys(&self) -> HolderKeys<'_> {
-        HolderKeys {
-            host: &self.host,
-            transport: &self.identity.transport,
-            share_receiving: &self.share_receiving.0,
-            period: &self.period,
-        }
-    }
+/// This host's share of the mesh key.
+struct Share {
+    key_epoch: u64,
+    index: ShareIndex,
+    secret: SecretBytes,
 }
 
 /// What the answer of a TPM is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TpmUse {
+    /// The epoch's quote.
     Evidence,
-    Join,
+    /// What this host measured, for its record.
+    Measure,
+    /// The challenge of a committee member or founder.
+    Challenge(TransportKey),
 }
 
 /// A question to the coordinator whose answer goes to a local client as it is.
@@ -207,18 +191,47 @@ pub struct Host {
     ground: Ground,
     generator: Generator,
     membership: Option<Membership>,
-    joining: Option<(Joining, LocalId)>,
+    forming: Option<Box<Forming>>,
+    joining: Option<Joining>,
+    /// Who waits at the socket for this host to be in.
+    join_reply: Option<LocalId>,
+    /// When the TPM is asked again for what it measured.
+    measure_at: Option<Time>,
     attester: attester::State,
     holder: holder::State,
     coordinator: cms::service::State,
-    /// As the coordinator: the round that it signed last since its start.
-    signed_round: Option<Round>,
+    seated: Option<Box<Seated>>,
+    /// Entries of a host without a seat; a voter's are in its election.
+    log: Vec<LogEntry>,
+    /// Index of the last entry on disk.
+    last_row: u64,
+    share: Option<Share>,
+    /// The dealing for which `share` was looked for.
+    loaded: u64,
+    /// Shares of the mesh key as they rest.
+    resting: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What this member signed for which ticket.
+    tickets: BTreeMap<TicketSerial, Digest>,
+    parts: signing::State,
+    /// The last beacons, the newest last.
+    beacons: VecDeque<SignedBeacon>,
+    /// The round whose beacon this holder signed, and when it does so again if there is none by then.
+    signed: Option<(Round, Time)>,
+    /// The newest header, and when it was verified here.
+    header: Option<(HeaderVerified, Time)>,
+    unlocking: Unlocking,
+    /// The dealing of the mesh key that is under way.
+    redealing: Option<Redealing>,
+    /// As the leader: who is absent.
+    watch: Watch,
+    /// Who leads, in which term.
+    leader: Option<(u64, TransportKey)>,
     presence: BTreeMap<HostId, Presence>,
-    /// As the coordinator: every command, to serve to those who follow.
-    log: Vec<Vec<u8>>,
     pull_at: Time,
-    /// The index behind which records were asked for last, and until when their page may be on its way.
-    pulled: Option<(u64, Time)>,
+    /// The index behind which records were asked for last, until when their page may be on its way, and of whom.
+    pulled: Option<(u64, Time, TransportKey)>,
+    /// Whose turn it is to be asked for records.
+    turn: usize,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
     readings: BTreeMap<RequestId, (Reading, LocalId)>,
@@ -242,57 +255,39 @@ impl Host {
         Self::restore(config, identity, suite, seed, Saved::default())
     }
 
-    /// A host as it was saved.
-    ///
-    /// # Errors
-    /// What does not read back.
-    pub fn restore(
-        config: Config,
-        identity: Identity,
-        suite: Arc<dyn Suite>,
-        seed: &Seed,
-        saved: Saved,
-    ) -> Result<Self, RestoreError> {
-        let own = Own::new(suite.as_ref(), identity).ok_or(RestoreError::Identity)?;
-        let mut records = Records::default();
-        for (index, command) in (1..).zip(&saved.records) {
-            records.apply(suite.as_ref(), command).map_err(|check| RestoreError::Record(index, check))?;
-        }
-        let membership = saved
-            .membership
-            .map(|bytes| wire::decode::<Membership>(&bytes, ENTRY_MAX).map_err(|_| RestoreError::Membership))
-            .transpose()?;
-        let floor = saved
-            .epoch
-            .and_then(|bytes| wire::decode::<SignedEpoch>(&bytes, ENTRY_MAX).ok())
-            .map_or(Round(0), |epoch| epoch.round);
-        // The coordinator's own epochs follow from its key: it takes the present round, whatever its clock once said.
-        let is_own = |membership: &Membership| membership.pins.coordinator == own.transport;
-        let floor = if membership.as_ref().is_some_and(is_own) { Round(0) } else { floor };
-        let calendar = records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
-        let ground = Ground { suite, records, epochs: Epochs::above(floor), calendar };
-        let mut holder = holder::State::default();
-        for bytes in saved.shares {
-            let now = Now { monotonic: Time(0), wall_ms: 0 };
-            let view = ground.view(now).ok_or(RestoreError::Share)?;
-            let stored: StoredShare = wire::decode(&bytes, STORED_SHARE_MAX).map_err(|_| RestoreError::Share)?;
-            holder.restore(view, stored).map_err(|_| RestoreError::Share)?;
-        }
-        Ok(Self {
+    fn empty(config: Config, own: Own, ground: Ground, seed: &Seed) -> Self {
+        Self {
             config,
             own,
             ground,
             generator: Generator::new(seed),
-            membership,
+            membership: None,
+            forming: None,
             joining: None,
+            join_reply: None,
+            measure_at: None,
             attester: attester::State::default(),
-            holder,
+            holder: holder::State::default(),
             coordinator: cms::service::State::default(),
-            signed_round: None,
+            seated: None,
+            log: Vec::new(),
+            last_row: 0,
+            share: None,
+            loaded: 0,
+            resting: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            parts: signing::State::default(),
+            beacons: VecDeque::new(),
+            signed: None,
+            header: None,
+            unlocking: Unlocking::default(),
+            redealing: None,
+            watch: Watch::default(),
+            leader: None,
             presence: BTreeMap::new(),
-            log: saved.records,
             pull_at: Time(0),
             pulled: None,
+            turn: 0,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
             readings: BTreeMap::new(),
@@ -304,7 +299,7 @@ impl Host {
             refusals: VecDeque::new(),
             disk_failed: false,
             cleaned: false,
-        })
+        }
     }
 
     /// Takes one event in; what is to be done comes out in order. Never fails: a fault becomes a report or a refusal.
@@ -320,6 +315,7 @@ impl Host {
             Event::Blobs { id, blobs } => self.on_blobs(id, blobs, actions),
             Event::MapSealed { id, file } => self.on_map_sealed(id, file, actions),
             Event::MapOpened { id, plaintext } => self.on_map_opened(now, id, plaintext, actions),
+            Event::Persisted { id } => self.on_persisted(now, id, actions),
             Event::PersistFailed { .. } => {
                 self.disk_failed = true;
                 actions.push(Action::Report(Report::Fault(LocalFault::Disk)));
@@ -334,9 +330,14 @@ impl Host {
         if !std::mem::replace(&mut self.cleaned, true) {
             self.erase_leftovers(now, actions);
         }
-        self.tick_epoch(now, actions);
+        self.tick_election(now, actions);
+        self.tick_beacon(now, actions);
+        self.tick_redealing(now, actions);
+        self.tick_seats(now, actions);
         self.tick_quote(now, actions);
+        self.tick_unlock(now, actions);
         self.tick_pull(now, actions);
+        self.tick_forming(now, actions);
         self.tick_joining(now, actions);
         self.tick_asked(now, actions);
         self.tick_puts(now, actions);
@@ -349,12 +350,19 @@ impl Host {
         if let Some(calendar) = &self.ground.calendar {
             times.push(now.monotonic.plus(calendar.until_next(now.wall_ms)));
         }
-        if self.membership.is_some() && !self.coordinates() {
+        if self.membership.is_some() && self.seated.is_none() {
             times.push(self.pull_at);
         }
+        times.extend(self.seated.as_ref().filter(|_| !self.disk_failed).map(|seated| seated.tick_at()));
+        times.extend(self.beacon_at());
         times.extend(self.attester.retry_at());
-        if let Some((joining, _)) = &self.joining {
-            times.push(joining.deadline);
+        times.extend(self.unlocking.again_at);
+        times.extend(self.redealing.as_ref().map(|redealing| redealing.again_at));
+        times.extend(self.watch.look_at);
+        times.extend(self.measure_at);
+        times.extend(self.forming.as_ref().map(|forming| forming.due()));
+        if let Some(joining) = &self.joining {
+            times.extend(joining.deadline);
             times.extend(joining.retry_at);
         }
         times.extend(self.asked.values().flat_map(|asked| [asked.deadline, asked.retry_at]));
@@ -372,13 +380,14 @@ impl Host {
     /// The mesh whose messages this host takes: that which it belongs to or is joining.
     pub fn mesh(&self) -> MeshId {
         let of_member = self.membership.as_ref().map(|membership| membership.pins.mesh);
-        let of_joiner = self.joining.as_ref().map(|(joining, _)| joining.ticket.pins.mesh);
-        of_member.or(of_joiner).unwrap_or(MeshId::ZERO)
+        let of_forming = self.forming.as_ref().map(|forming| *forming.genesis.mesh());
+        let of_joiner = self.joining.as_ref().map(|joining| joining.ticket.pins.mesh);
+        of_member.or(of_forming).or(of_joiner).unwrap_or(MeshId::ZERO)
     }
 
     /// The largest message that this host takes from a peer: from somebody who is no member, an enrolment.
     pub fn message_max(&self, from: &TransportKey) -> usize {
-        let known = self.ground.records.member_by_transport(from).is_some() || self.is_coordinator(from);
+        let known = self.ground.records.member_by_transport(from).is_some() || self.may_serve_records(from);
         if known { MESSAGE_MAX } else { ENROLMENT_MESSAGE_MAX }
     }
 
@@ -397,8 +406,27 @@ impl Host {
         &self.own.transport
     }
 
-    fn coordinates(&self) -> bool {
-        self.membership.as_ref().is_some_and(|membership| membership.pins.coordinator == self.own.transport)
+    fn view(&self, now: Now) -> Option<View<'_>> {
+        self.ground.view(now, self.header.as_ref())
+    }
+
+    /// What the mesh is, once it is known, founded or not.
+    fn genesis(&self) -> Option<&GenesisVerified> {
+        self.ground.records.genesis().or_else(|| self.forming.as_ref().map(|forming| &forming.genesis))
+    }
+
+    /// Transport keys of the committee.
+    fn committee(&self) -> Vec<TransportKey> {
+        let records = &self.ground.records;
+        let seats = records.committee().map(|committee| committee.seats.as_slice()).unwrap_or_default();
+        seats.iter().filter_map(|seat| records.member(&seat.host)).map(|member| member.record().transport).collect()
+    }
+
+    /// Whether this key is that of a committee member.
+    fn is_seated(&self, from: &TransportKey) -> bool {
+        let records = &self.ground.records;
+        let member = records.member_by_transport(from).map(|member| member.record().host);
+        member.is_some_and(|host| records.committee().is_some_and(|committee| committee.seat_of(&host).is_some()))
     }
 
     fn fresh_id(&mut self) -> ActionId {
@@ -420,18 +448,15 @@ impl Host {
             .and_then(|member| self.presence.get(&member.record().host))
             .map(|presence| presence.address.clone())
             .filter(|address| !address.0.is_empty());
-        let of_coordinator = self.membership.as_ref().filter(|m| m.pins.coordinator == *key).map(|m| m.address.clone());
-        of_member.or(of_coordinator).unwrap_or_default()
+        let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice()).unwrap_or_default();
+        let of_contact = || contacts.iter().find(|contact| contact.transport == *key).map(|c| c.address.clone());
+        of_member.or_else(of_contact).unwrap_or_default()
     }
 
-    /// Sends to the coordinator; says whether there is one to send to.
-    fn send_to_coordinator(&self, lane: Lane, message: Message, actions: &mut Actions) -> bool {
-        match &self.membership {
-            Some(membership) => {
-                self.send(lane, membership.pins.coordinator, message, actions);
-                true
-            }
-            None => false,
+    /// Sends to who leads; where nobody does, whoever waits asks again.
+    fn send_to_leader(&self, message: Message, actions: &mut Actions) {
+        if let Some((_, leader)) = self.leader {
+            self.send(Lane::Direct, leader, message, actions);
         }
     }
 
@@ -465,17 +490,21 @@ impl Host {
     }
 
     fn on_undeliverable(&mut self, now: Now, to: &TransportKey, actions: &mut Actions) {
-        if let Some((joining, _)) = self.joining.as_mut().filter(|(joining, _)| joining.ticket.pins.coordinator == *to)
-        {
+        if let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(to)) {
             joining.unreachable(now.monotonic);
+        }
+        let host = self.ground.records.member_by_transport(to).map(|member| member.record().host);
+        if let Some(host) = &host {
+            self.coordinator.lost(host);
+        }
+        let seat = host.and_then(|host| self.ground.records.committee()?.seat_of(&host)).map(|seat| seat.id);
+        if let (Some(seated), Some(seat)) = (&mut self.seated, seat) {
+            seated.election.unreachable(seat);
         }
         self.put_unreachable(now, to, actions);
         self.reading_unreachable(now, to, actions);
     }
 }
-
-/// Bound of one row of [`Table::Shares`].
-const STORED_SHARE_MAX: usize = HEAD_MAX + SSHSIG_MAX + 8 * 1024;
 
 /// The key of a share's row; the keys of its payload's rows begin with it.
 fn share_row((id, head): &holder::ShareKey) -> Vec<u8> {

@@ -18,9 +18,10 @@ impl Host {
         if self.asked.contains_key(&request) || self.puts.contains_key(&request) {
             return Self::reply(id, Err(Failure::Local("a request of this id is open already")), actions);
         }
-        if !self.send_to_coordinator(Lane::Direct, message.clone(), actions) {
-            return Self::reply(id, Err(Failure::Membership(super::local::NO_MESH)), actions);
+        if self.membership.is_none() {
+            return Self::reply(id, Err(Failure::Membership(self.no_mesh())), actions);
         }
+        self.send_to_leader(message.clone(), actions);
         let (deadline, retry_at) = (now.monotonic.plus(REQUEST_MS), now.monotonic.plus(SILENCE_MS));
         self.asked.insert(request, Asked { local: id, deadline, retry_at, message, bundle: None });
     }
@@ -58,6 +59,19 @@ impl Host {
         }
     }
 
+    /// Another host leads: what was asked of the last one is asked of it.
+    pub(super) fn ask_leader_again(&mut self, now: Now, actions: &mut Actions) {
+        let soon = now.monotonic;
+        self.asked.values_mut().for_each(|asked| asked.retry_at = soon);
+        for (putting, _) in self.puts.values_mut().filter(|(putting, _)| putting.stage == Stage::AwaitingRecord) {
+            putting.retry_at = Some(soon);
+        }
+        self.readings.values_mut().for_each(|(reading, _)| reading.leader_changed(soon));
+        if let Some(evidence) = self.attester.newest().cloned() {
+            self.show_evidence(&evidence, actions);
+        }
+    }
+
     pub(super) fn tick_asked(&mut self, now: Now, actions: &mut Actions) {
         let over: Vec<RequestId> =
             self.asked.iter().filter(|(_, asked)| now.monotonic >= asked.deadline).map(|(id, _)| *id).collect();
@@ -72,7 +86,7 @@ impl Host {
             again.push(asked.message.clone());
         }
         for message in again {
-            self.send_to_coordinator(Lane::Direct, message, actions);
+            self.send_to_leader(message, actions);
         }
     }
 
@@ -104,7 +118,7 @@ impl Host {
         if !package.within_bounds() {
             return Err(refused(Check::HeadForm));
         }
-        let view = self.ground.view(now).ok_or(Failure::Membership(super::local::NO_MESH))?;
+        let view = self.view(now).ok_or(Failure::Membership(self.no_mesh()))?;
         let signed = SignedHead { bytes: package.head.clone(), signature };
         let head = HeadVerified::check(view.suite, view.mesh, &signed).map_err(refused)?;
         let group = view.records.group(&package.group).ok_or_else(|| refused(Check::Group))?;
@@ -113,8 +127,8 @@ impl Host {
             return Err(refused(Check::Record));
         }
         let deadline = now.monotonic.plus(view.calendar.epoch_ms());
-        let mut putting =
-            Putting::new(request, head, group.holders.clone(), package, wait, deadline).map_err(refused)?;
+        let mut putting = Putting::new(request, head, group.holders.clone(), package, wait, now.monotonic, deadline)
+            .map_err(refused)?;
         putting.retry_at = Some(now.monotonic.plus(SILENCE_MS));
         Ok(putting)
     }
@@ -136,10 +150,11 @@ impl Host {
         receipt: PutReceipt,
         actions: &mut Actions,
     ) {
-        let (Some(view), Some((putting, _))) = (self.ground.view(now), self.puts.get_mut(&request)) else { return };
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
+        let Some((putting, _)) = self.puts.get_mut(&request) else { return };
         // A receipt that the coordinator would not take is no receipt: its holder has not answered well.
         let next = if receipt_holds(view, &receipt) && putting.is_for(&receipt) {
-            putting.stored(from, receipt)
+            putting.stored(from, receipt, now.monotonic)
         } else {
             putting.refused(from, Refused::new(Check::Receipts, Subject::Host(from)), now.monotonic)
         };
@@ -170,11 +185,12 @@ impl Host {
         refused: Refused,
         actions: &mut Actions,
     ) {
-        let is_coordinator = self.is_coordinator(from);
+        let is_coordinator = self.is_seated(from);
         if let Some((putting, _)) = self.puts.get_mut(request) {
             if putting.stage == Stage::AwaitingRecord {
                 // What a slow holder still says changes nothing any more, be it the coordinator's own share.
-                if is_coordinator && refused.subject == Subject::Request {
+                // Who leads may have changed: the next one is asked.
+                if is_coordinator && refused.subject == Subject::Request && !refused.check.is_passing() {
                     self.end_put(request, Failure::Refused(refused), actions);
                 }
                 return;
@@ -183,8 +199,8 @@ impl Host {
                 let next = putting.refused(member.record().host, refused, now.monotonic);
                 self.follow_put(now, request, next, actions);
             }
-        } else if !is_coordinator {
-            // Only the coordinator was asked.
+        } else if !is_coordinator || passes_soon(refused.check) {
+            // Only the leader was asked; and who leads may have changed: the next one is asked.
         } else if let Some(asked) = self.asked.remove(request) {
             let unknown = refused.check == Check::Unknown;
             let failure = if unknown { Failure::NotFound } else { Failure::Refused(refused) };
@@ -214,7 +230,7 @@ impl Host {
                 if let Some((putting, _)) = self.puts.get_mut(request) {
                     let message = putting.record(now.monotonic);
                     putting.deadline = now.monotonic.plus(REQUEST_MS);
-                    self.send_to_coordinator(Lane::Direct, message, actions);
+                    self.send_to_leader(message, actions);
                 }
             }
         }
@@ -239,10 +255,15 @@ impl Host {
                     Stage::AwaitingReceipts => self.offer_shares(&request, actions),
                     Stage::AwaitingRecord => {
                         let message = putting.record(now.monotonic);
-                        self.send_to_coordinator(Lane::Direct, message, actions);
+                        self.send_to_leader(message, actions);
                     }
                 }
             }
         }
     }
+}
+
+/// Refusals of a leader that another leader, or this one in a moment, does not repeat.
+fn passes_soon(check: Check) -> bool {
+    matches!(check, Check::NotCoordinator | Check::NotReady | Check::Behind | Check::OwnEpoch)
 }

@@ -8,16 +8,14 @@ use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::types::{CredentialId, HostId, Now, RequestId, SecretBytes, TransportKey};
 use crate::wire::{Message, Shown};
 
-use super::local::NO_MESH;
-
 impl Host {
     /// Reads a credential: asks the coordinator for the map.
     pub(super) fn get(&mut self, now: Now, id: LocalId, credential: CredentialId, actions: &mut Actions) {
         if self.open_requests() >= REQUESTS_OPEN_MAX {
             return Self::reply(id, Err(Failure::Local("too many requests are open; try again")), actions);
         }
-        let Some(view) = self.ground.view(now) else {
-            return Self::reply(id, Err(Failure::Membership(NO_MESH)), actions);
+        let Some(view) = self.view(now) else {
+            return Self::reply(id, Err(Failure::Membership(self.no_mesh())), actions);
         };
         let round = match self.attester.current(view) {
             Some(evidence) => evidence.evidence.round,
@@ -39,12 +37,12 @@ impl Host {
 
     fn ask_map(&mut self, now: Now, request: RequestId, id: CredentialId, actions: &mut Actions) {
         let Some(shown) = self.shown(now) else { return };
-        self.send_to_coordinator(Lane::Direct, Message::MapRequest { request, id, shown }, actions);
+        self.send_to_leader(Message::MapRequest { request, id, shown }, actions);
     }
 
     /// The newest evidence and its epoch, to show.
-    fn shown(&self, now: Now) -> Option<Box<Shown>> {
-        let view = self.ground.view(now)?;
+    pub(super) fn shown(&self, now: Now) -> Option<Box<Shown>> {
+        let view = self.view(now)?;
         let evidence = self.attester.current(view)?;
         let epoch = view.epochs.current_at(view.calendar, now, evidence.evidence.round)?;
         Some(Box::new(Shown { epoch: epoch.signed().clone(), evidence: evidence.clone() }))
@@ -65,8 +63,8 @@ impl Host {
 
     pub(super) fn on_map_opened(&mut self, now: Now, id: ActionId, plaintext: Option<Vec<u8>>, actions: &mut Actions) {
         let Some(request) = self.opening.remove(&id) else { return };
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some((reading, _)) = self.readings.get_mut(&request) else { return };
-        let Some(view) = self.ground.view(now) else { return };
         let opened = plaintext.ok_or(Check::HeadForm).and_then(|bytes| reading.map_opened(view, &bytes));
         match opened {
             Ok(holders) => self.ask_shares(now, request, holders, actions),
@@ -109,8 +107,9 @@ impl Host {
         release: &Release,
         actions: &mut Actions,
     ) {
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some((reading, _)) = self.readings.get_mut(&request) else { return };
-        let (Some(view), Some(holder)) = (self.ground.view(now), reading.holder_by_transport(from)) else { return };
+        let Some(holder) = reading.holder_by_transport(from) else { return };
         let sessions: Vec<&SecretBytes> =
             reading.rounds.iter().filter_map(|round| self.attester.session(*round)).collect();
         let next = reading.share(view, &sessions, holder, release);
@@ -139,20 +138,21 @@ impl Host {
         refused: Refused,
         actions: &mut Actions,
     ) {
-        let is_coordinator = self.is_coordinator(from);
+        let is_coordinator = self.is_seated(from);
+        let view = self.ground.view(now, self.header.as_ref());
         let Some((reading, _)) = self.readings.get_mut(request) else { return };
         if matches!(reading.stage, Stage::AwaitingMap | Stage::AwaitingOpening) {
             if !is_coordinator {
                 return;
             }
-            if refused.check == Check::EvidenceStale || refused.check == Check::NotReady {
-                return; // the coordinator is a step behind: asked again
+            if refused.check.is_passing() {
+                return; // the leader is a step behind, or leads no more: it is asked again
             }
             let unknown = refused.check == Check::Unknown;
             let failure = if unknown { Failure::NotFound } else { Failure::Refused(refused) };
             return self.end_reading(request, Err(failure), actions);
         }
-        let (Some(view), Some(holder)) = (self.ground.view(now), reading.holder_by_transport(from)) else { return };
+        let (Some(view), Some(holder)) = (view, reading.holder_by_transport(from)) else { return };
         let next = reading.refused(view, holder, refused);
         self.follow_reading(request, next, actions);
     }

@@ -17,11 +17,39 @@ impl Host {
     ) {
         match message.into_unchecked() {
             Message::EnrolHello(hello) => self.on_hello(now, from, &hello, actions),
+            Message::EnrolCommittee { pins, committee } => self.on_named(now, &from, pins, committee, actions),
+            Message::EnrolChallenge { blobs } => self.on_challenge(from, blobs, actions),
             Message::EnrolAnswer(answer) => self.on_answer(now, from, &answer, actions),
-            Message::EnrolChallenge { blobs } => self.on_challenge(&from, blobs, actions),
+            Message::EnrolPart { key_epoch, t, index, part } => {
+                self.on_enrol_part(now, &from, (key_epoch, t), (index, part), actions);
+            }
+            Message::EnrolAdmit { request, record, parts } => {
+                self.on_enrol_admit(now, from, request, &record, parts, actions);
+            }
             Message::EnrolAdmitted => self.on_admitted(now, &from, actions),
-            Message::EnrolRefused(refused) => self.on_enrol_refused(&from, refused, actions),
+            Message::EnrolRefused { request, refused } => self.on_enrol_refused(&from, request, refused, actions),
+            Message::EnrolForming { genesis, known } => self.on_forming(&from, &genesis, known, actions),
+            message if message.is_enrolment() => self.on_founding(now, from, message, actions),
             message => self.on_member_message(now, from, message, actions),
+        }
+    }
+
+    /// Three hosts found a mesh. To one that missed the end, a founded host shows it.
+    fn on_founding(&mut self, now: Now, from: TransportKey, message: Message, actions: &mut Actions) {
+        match message {
+            Message::FoundingDone(_) if self.forming.is_none() => {}
+            _ if self.forming.is_none() => self.tell_founding(from, actions),
+            Message::FoundingCall { attempt, founders } => self.on_call(now, from, attempt, &founders, actions),
+            Message::FoundingChallenge { attempt, blobs } => {
+                self.on_founding_challenge(from, attempt, blobs, actions);
+            }
+            Message::FoundingAnswer { attempt, session, quote } => {
+                self.on_founding_answer(from, attempt, session, &quote, actions);
+            }
+            Message::FoundingDeal { attempt, deal } => self.on_founding_deal(from, attempt, &deal, actions),
+            Message::FoundingVote { attempt, vote } => self.on_founding_vote(now, from, attempt, &vote, actions),
+            Message::FoundingDone(founding) => self.on_founding_done(now, &founding, actions),
+            _ => {}
         }
     }
 
@@ -29,14 +57,14 @@ impl Host {
     fn on_member_message(&mut self, now: Now, from: TransportKey, message: Message, actions: &mut Actions) {
         let member = self.ground.records.member_by_transport(&from).map(|member| member.record().host);
         match (member, message) {
-            (_, Message::EpochAnnounce { epoch, records, presence }) => {
-                self.on_announce(now, from, &epoch, records, &presence, actions);
-            }
+            (_, message @ Message::Announce { .. }) => self.on_announce(now, from, message, actions),
             (_, Message::RecordsPage { entries, newest }) => self.on_page(now, from, entries, newest, actions),
+            // A founder is there whose end of the founding this host missed: its hello is answered with it.
+            (_, Message::Ballot(_)) if self.forming.is_some() => self.greet_founder(from, actions),
             (Some(host), message) => self.on_request(now, from, host, message, actions),
             // Admitted perhaps, by a record that is not here yet: it is told to come again.
             (None, Message::ShareRequest { request, .. } | Message::ShareStore { request, .. })
-                if !self.coordinates() =>
+                if self.ground.records.committee().is_some() =>
             {
                 if now.monotonic >= self.pull_at {
                     self.pull(now, actions);
@@ -44,6 +72,8 @@ impl Host {
                 self.refuse(Lane::Direct, from, request, Check::Membership, Subject::Request, actions);
             }
             (None, _) if self.ground.records.members().next().is_none() => {} // this host knows nobody yet
+            // Whoever leads knows every member; a host that only follows may be a record behind.
+            (None, _) if !self.leads() => {}
             (None, _) => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotMember }),
         }
     }
@@ -53,7 +83,17 @@ impl Host {
             Message::EvidenceAnnounce { evidence, address } => {
                 self.on_evidence(now, from, host, &evidence, address, actions);
             }
-            Message::RecordsPull { after } if self.coordinates() => self.on_pull(now, from, after, actions),
+            Message::RecordsPull { after } => self.on_pull(now, from, after, actions),
+            Message::Ballot(ballot) => self.on_ballot(now, from, &ballot, actions),
+            Message::Part { key_epoch, topic, index, part } => {
+                self.on_part(now, &host, key_epoch, topic, (index, part), actions);
+            }
+            Message::KeyDealt { ceremony, deal } => self.on_key_dealt(now, &host, ceremony, &deal, actions),
+            Message::KeyHeld { ceremony, dealer, deal } => self.on_key_held(host, ceremony, dealer, deal),
+            Message::UnlockRequest { number, shown } => self.on_unlock_request(now, from, number, &shown, actions),
+            Message::UnlockPart { number, round, key_epoch, index, sealed } => {
+                self.on_unlock_part(now, &host, (number, round), (key_epoch, index), &sealed, actions);
+            }
             Message::PutBegin(order) => self.on_put_begin(now, from, &order, actions),
             Message::Entrust(entrusting) => self.on_entrust(now, from, &entrusting, actions),
             Message::PutRecord { request, head, receipts } => {
@@ -89,16 +129,16 @@ impl Host {
     /// Answers to what this host asked.
     fn on_reply(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
         match message {
-            Message::PutBundle { request, bundle } if self.is_coordinator(&from) => {
+            Message::PutBundle { request, bundle } if self.is_seated(&from) => {
                 self.on_bundle(now, &request, bundle, actions);
             }
-            Message::Entrusted { request, package } if self.is_coordinator(&from) => {
+            Message::Entrusted { request, package } if self.is_seated(&from) => {
                 self.answered(&request, LocalReply::Package(package), actions);
             }
-            Message::PutRecorded { request, record } if self.is_coordinator(&from) => {
+            Message::PutRecorded { request, record } if self.is_seated(&from) => {
                 self.on_put_recorded(request, record, actions);
             }
-            Message::MapReply { request, file } if self.is_coordinator(&from) => {
+            Message::MapReply { request, file } if self.is_seated(&from) => {
                 self.on_map_reply(request, file, actions);
             }
             Message::ShareStored { request, receipt } => {
@@ -113,7 +153,7 @@ impl Host {
                 self.on_payload_reply(&from, request, &pieces, actions);
             }
             Message::Refusal { request, refused } => self.on_refusal(now, &from, &request, refused, actions),
-            _ => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCoordinator }),
+            _ => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotCommittee }),
         }
     }
 

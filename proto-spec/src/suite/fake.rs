@@ -204,7 +204,8 @@ impl Suite for Fake {
     fn key_sum_shares(&self, dealers: Option<&[ShareIndex]>, shares: &[&SecretBytes]) -> Option<SecretBytes> {
         let values = shares.iter().map(|share| number(share.expose())).collect::<Option<Vec<u64>>>()?;
         let weights = weights(dealers, values.len())?;
-        let sum = weights.iter().zip(values).fold(0, |sum, (weight, value)| (sum + times(*weight, value, ORDER)) % ORDER);
+        let sum =
+            weights.iter().zip(values).fold(0, |sum, (weight, value)| (sum + times(*weight, value, ORDER)) % ORDER);
         Some(scalar_bytes(sum))
     }
     fn key_sum_commitments(
@@ -214,9 +215,10 @@ impl Suite for Fake {
     ) -> Option<Vec<BlsPublic>> {
         let weights = weights(dealers, commitments.len())?;
         let sum = |at: usize| {
-            let powers = commitments.iter().zip(&weights).map(|(one, weight)| {
-                Some(power(number(&one.get(at)?.0)? % MODULUS, *weight, MODULUS))
-            });
+            let powers = commitments
+                .iter()
+                .zip(&weights)
+                .map(|(one, weight)| Some(power(number(&one.get(at)?.0)? % MODULUS, *weight, MODULUS)));
             let product = powers.into_iter().try_fold(1, |product, power| Some(times(product, power?, MODULUS)))?;
             Some(BlsPublic(wide(product)))
         };

@@ -66,8 +66,11 @@ pub trait Suite: Send + Sync {
     /// The sum of sub-shares that one receiver got: plain, or weighted by Lagrange at 0 over the dealers.
     fn key_sum_shares(&self, dealers: Option<&[ShareIndex]>, shares: &[&SecretBytes]) -> Option<SecretBytes>;
     /// The same sum over the dealers' commitments.
-    fn key_sum_commitments(&self, dealers: Option<&[ShareIndex]>, commitments: &[&[BlsPublic]])
-    -> Option<Vec<BlsPublic>>;
+    fn key_sum_commitments(
+        &self,
+        dealers: Option<&[ShareIndex]>,
+        commitments: &[&[BlsPublic]],
+    ) -> Option<Vec<BlsPublic>>;
     /// The public key of the share of that index: partial signatures are checked under it.
     fn key_public_of(&self, commitments: &[BlsPublic], index: ShareIndex) -> Option<BlsPublic>;
     /// Combines partial signatures. Too few or wrong ones give a wrong signature: check it under the key.
@@ -127,6 +130,28 @@ impl VerifiedKey {
     }
 
     /// Whether the signature over the message holds.
+    pub fn holds(&self, suite: &dyn Suite, message: &[u8], signature: &BlsSignature) -> bool {
+        suite.bls_holds(&self.0, message, signature)
+    }
+}
+
+/// The mesh key, believed because it is pinned (by a ticket, a configuration or a record that was checked), not
+/// because it was proven: it is never aggregated with keys of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeshKey(BlsPublic);
+
+impl MeshKey {
+    /// The key that somebody pins.
+    pub fn pinned(key: BlsPublic) -> Self {
+        Self(key)
+    }
+
+    /// The key.
+    pub fn public(&self) -> &BlsPublic {
+        &self.0
+    }
+
+    /// Whether the signature over the message holds, for every purpose but the beacon.
     pub fn holds(&self, suite: &dyn Suite, message: &[u8], signature: &BlsSignature) -> bool {
         suite.bls_holds(&self.0, message, signature)
     }

@@ -7,19 +7,23 @@ use crate::attest::enroll::JoinerKeys;
 use crate::attest::evidence::SignedEvidence;
 use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
+use crate::beacon::SignedBeacon;
+use crate::cms::election::{Ballot, LogEntry};
+use crate::cms::records::Founding;
+use crate::credential::dealing::KeyDeal;
 use crate::credential::head::SignedHead;
 use crate::credential::split::PutOrder;
-use crate::epoch::SignedEpoch;
-use crate::error::{DecodeError, Refused};
+use crate::error::Refused;
+use crate::founding::{Founder, Vote};
 use crate::genesis::SignedGenesis;
-use crate::limits::{
-    ADDRESS_MAX, EKS_MAX, ENTRY_MAX, HEAD_MAX, MEMBERS_MAX, PAGE_ENTRIES_MAX, PIECE_BYTES, PIECE_TAG_BYTES, PIECES_MAX,
-    SEALED_SHARE_MAX, SHARD_MAP_MAX, SHARES_MAX,
-};
-use crate::membership::Admission;
-use crate::ticket::SignedTicket;
+use crate::header::SignedHeader;
+use crate::limits::{HEAD_MAX, PIECE_BYTES, PIECE_TAG_BYTES, PIECES_MAX, SEALED_SHARE_MAX, SHARES_MAX};
+use crate::membership::{Admission, MemberRecord};
+use crate::signing::Topic;
+use crate::ticket::{Contact, Pins, SignedTicket};
 use crate::types::{
-    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, RequestId, Round, ShareIndex,
+    BlsSignature, Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic,
+    RequestId, Round, ShareIndex, TransportKey,
 };
 
 /// host:port, as a person writes it; empty where none is known.
@@ -49,31 +53,26 @@ pub struct Presence {
     pub standing: Standing,
 }
 
-/// One entry of the record log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogEntry {
-    /// Its index, from 1.
-    pub index: u64,
-    /// Canonical bytes of a record command.
-    #[serde(with = "serde_bytes")]
-    pub command: Vec<u8>,
-}
-
 /// A joiner's first message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolHello {
     /// The ticket.
     pub ticket: SignedTicket,
+    /// Names this joining: a refusal of an earlier one is not taken for its own.
+    pub request: RequestId,
     /// The joiner's keys.
     pub keys: JoinerKeys,
+    /// Where it listens.
+    pub address: Address,
 }
 
 /// A joiner's answer to its challenge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolAnswer {
+    /// The joining.
+    pub request: RequestId,
     /// A quote over the recovered secrets and the record's digest.
     pub quote: Quote,
 }
@@ -95,7 +94,7 @@ pub struct DealBundle {
     /// The mesh's genesis: its digest is what the dealer pins.
     pub genesis: SignedGenesis,
     /// The epochs that the evidence below is of, oldest first.
-    pub epochs: Vec<SignedEpoch>,
+    pub epochs: Vec<SignedBeacon>,
     /// The group.
     pub group: GroupId,
     /// Its generation.
@@ -132,7 +131,7 @@ pub struct Package {
 #[serde(deny_unknown_fields)]
 pub struct Shown {
     /// The epoch.
-    pub epoch: SignedEpoch,
+    pub epoch: SignedBeacon,
     /// The evidence.
     pub evidence: SignedEvidence,
 }
@@ -176,47 +175,181 @@ pub struct PutReceipt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Message {
-    /// Joiner → coordinator.
+    /// Joiner → any host.
     EnrolHello(EnrolHello),
-    /// Coordinator → joiner: one blob per EK, in the order in which the joiner showed them.
+    /// Any host → joiner: whom to ask.
+    EnrolCommittee {
+        /// The mesh and its key.
+        pins: Pins,
+        /// The committee: each checks the joiner by itself.
+        committee: Vec<Contact>,
+    },
+    /// Committee member → joiner: one blob per EK, in the order in which the joiner showed them.
     EnrolChallenge {
         /// The blobs.
         blobs: Vec<CredentialBlob>,
     },
-    /// Joiner → coordinator.
+    /// Joiner → committee member.
     EnrolAnswer(EnrolAnswer),
-    /// Coordinator → joiner: admitted; the records can be pulled.
-    EnrolAdmitted,
-    /// Coordinator → joiner.
-    EnrolRefused(Refused),
-
-    /// Coordinator → all, each epoch.
-    EpochAnnounce {
-        /// The epoch.
-        epoch: SignedEpoch,
-        /// Index of the newest record.
-        records: u64,
-        /// Who is where.
-        presence: Vec<Presence>,
+    /// Committee member → joiner: its part of the admission.
+    EnrolPart {
+        /// Which shares of the mesh key sign.
+        key_epoch: u64,
+        /// Parts that make a signature.
+        t: u8,
+        /// Index of the member's share.
+        index: ShareIndex,
+        /// The part.
+        part: BlsSignature,
     },
-    /// Member → coordinator, each epoch.
+    /// Joiner → committee: enough parts, record it.
+    EnrolAdmit {
+        /// The joining.
+        request: RequestId,
+        /// The record.
+        record: Box<MemberRecord>,
+        /// The parts.
+        parts: Vec<(ShareIndex, BlsSignature)>,
+    },
+    /// Any host → joiner: admitted; the records can be pulled.
+    EnrolAdmitted,
+    /// Any host → joiner.
+    EnrolRefused {
+        /// The joining.
+        request: RequestId,
+        /// Why.
+        refused: Refused,
+    },
+    /// Gathering host → joiner: the mesh is forming.
+    EnrolForming {
+        /// What the mesh is.
+        genesis: SignedGenesis,
+        /// Hosts that have come, the gathering one included.
+        known: u8,
+    },
+    /// Gathering host → founders: there are three.
+    FoundingCall {
+        /// Names the attempt.
+        attempt: RequestId,
+        /// The three.
+        founders: Vec<Founder>,
+    },
+    /// Founder → founder.
+    FoundingChallenge {
+        /// The attempt.
+        attempt: RequestId,
+        /// One blob per EK.
+        blobs: Vec<CredentialBlob>,
+    },
+    /// Founder → founder.
+    FoundingAnswer {
+        /// The attempt.
+        attempt: RequestId,
+        /// The session key to which deals are sealed.
+        session: HpkePublic,
+        /// The quote over the secrets, the attempt, the record and that key.
+        quote: Quote,
+    },
+    /// Founder → founder.
+    FoundingDeal {
+        /// The attempt.
+        attempt: RequestId,
+        /// The deal.
+        deal: KeyDeal,
+    },
+    /// Founder → founder.
+    FoundingVote {
+        /// The attempt.
+        attempt: RequestId,
+        /// The vote.
+        vote: Vote,
+    },
+    /// Founded host → founder that missed the end.
+    FoundingDone(Box<Founding>),
+
+    /// The leader → all; a voter → who asks it for records.
+    Announce {
+        /// The term.
+        term: u64,
+        /// Who leads, as far as the sender knows.
+        leader: Option<TransportKey>,
+        /// The newest beacon.
+        beacon: Option<SignedBeacon>,
+        /// The newest header.
+        header: Option<SignedHeader>,
+        /// Index of the newest committed record.
+        records: u64,
+        /// Who is where; none where only the beacon is news.
+        presence: Option<Vec<Presence>>,
+    },
+    /// Voter → voter.
+    Ballot(Ballot),
+    /// Holder of a share of the mesh key → the others: its part of this round's signature.
+    Part {
+        /// Which shares sign.
+        key_epoch: u64,
+        /// What is signed.
+        topic: Topic,
+        /// Index of the share.
+        index: ShareIndex,
+        /// The part.
+        part: BlsSignature,
+    },
+    /// Member → committee, each epoch.
     EvidenceAnnounce {
         /// Its evidence.
         evidence: SignedEvidence,
         /// Where it listens.
         address: Address,
     },
-    /// Member → coordinator: records behind this index, please.
+    /// Member → committee member: records behind this index, please.
     RecordsPull {
         /// Index of the newest record that the asker has.
         after: u64,
     },
-    /// Coordinator → member.
+    /// Committee member → member.
     RecordsPage {
-        /// Entries in order.
+        /// Entries in order, all committed.
         entries: Vec<LogEntry>,
-        /// Index of the newest record.
+        /// Index of the newest committed record.
         newest: u64,
+    },
+    /// Holder of an old share → those who are to hold the new ones.
+    KeyDealt {
+        /// Names the dealing.
+        ceremony: Digest,
+        /// The deal.
+        deal: KeyDeal,
+    },
+    /// Receiver → leader: a sub-share is checked and flushed.
+    KeyHeld {
+        /// Names the dealing.
+        ceremony: Digest,
+        /// The dealer's index.
+        dealer: ShareIndex,
+        /// Digest of the deal.
+        deal: Digest,
+    },
+    /// Member → holder of a share of the mesh key: unlock my period key.
+    UnlockRequest {
+        /// The unlock number.
+        number: u64,
+        /// The member's evidence: the part is sealed to its session key.
+        shown: Box<Shown>,
+    },
+    /// Holder of a share → member.
+    UnlockPart {
+        /// The unlock number.
+        number: u64,
+        /// Round of the evidence.
+        round: Round,
+        /// Which shares sign.
+        key_epoch: u64,
+        /// Index of the share.
+        index: ShareIndex,
+        /// The part, sealed.
+        #[serde(with = "serde_bytes")]
+        sealed: Vec<u8>,
     },
 
     /// Host → coordinator: where may this order go?
@@ -361,10 +494,20 @@ impl Message {
         matches!(
             self,
             Self::EnrolHello(_)
+                | Self::EnrolCommittee { .. }
                 | Self::EnrolChallenge { .. }
                 | Self::EnrolAnswer(_)
+                | Self::EnrolPart { .. }
+                | Self::EnrolAdmit { .. }
                 | Self::EnrolAdmitted
-                | Self::EnrolRefused(_)
+                | Self::EnrolRefused { .. }
+                | Self::EnrolForming { .. }
+                | Self::FoundingCall { .. }
+                | Self::FoundingChallenge { .. }
+                | Self::FoundingAnswer { .. }
+                | Self::FoundingDeal { .. }
+                | Self::FoundingVote { .. }
+                | Self::FoundingDone(_)
         )
     }
 
@@ -372,11 +515,27 @@ impl Message {
     pub fn name(&self) -> &'static str {
         match self {
             Self::EnrolHello(_) => "enrol-hello",
+            Self::EnrolCommittee { .. } => "enrol-committee",
             Self::EnrolChallenge { .. } => "enrol-challenge",
             Self::EnrolAnswer(_) => "enrol-answer",
+            Self::EnrolPart { .. } => "enrol-part",
+            Self::EnrolAdmit { .. } => "enrol-admit",
             Self::EnrolAdmitted => "enrol-admitted",
-            Self::EnrolRefused(_) => "enrol-refused",
-            Self::EpochAnnounce { .. } => "epoch-announce",
+            Self::EnrolRefused { .. } => "enrol-refused",
+            Self::EnrolForming { .. } => "enrol-forming",
+            Self::FoundingCall { .. } => "founding-call",
+            Self::FoundingChallenge { .. } => "founding-challenge",
+            Self::FoundingAnswer { .. } => "founding-answer",
+            Self::FoundingDeal { .. } => "founding-deal",
+            Self::FoundingVote { .. } => "founding-vote",
+            Self::FoundingDone(_) => "founding-done",
+            Self::Announce { .. } => "announce",
+            Self::Ballot(_) => "ballot",
+            Self::Part { .. } => "part",
+            Self::KeyDealt { .. } => "key-dealt",
+            Self::KeyHeld { .. } => "key-held",
+            Self::UnlockRequest { .. } => "unlock-request",
+            Self::UnlockPart { .. } => "unlock-part",
             Self::EvidenceAnnounce { .. } => "evidence-announce",
             Self::RecordsPull { .. } => "records-pull",
             Self::RecordsPage { .. } => "records-page",
@@ -396,40 +555,6 @@ impl Message {
             Self::PayloadRequest { .. } => "payload-request",
             Self::PayloadReply { .. } => "payload-reply",
             Self::Refusal { .. } => "refusal",
-        }
-    }
-
-    /// Lists that no later check bounds by itself.
-    pub(super) fn check_bounds(&self) -> Result<(), DecodeError> {
-        let bound = |name, length: usize, max: usize| {
-            if length > max { Err(DecodeError::Bound(name)) } else { Ok(()) }
-        };
-        match self {
-            Self::EnrolHello(hello) if !hello.keys.within_bounds() => Err(DecodeError::Bound("joiner keys")),
-            Self::EnrolChallenge { blobs } => bound("blobs", blobs.len(), EKS_MAX),
-            Self::EpochAnnounce { presence, .. } => {
-                bound("presence", presence.len(), MEMBERS_MAX)?;
-                presence.iter().try_for_each(|one| bound("address", one.address.0.len(), ADDRESS_MAX))
-            }
-            Self::EvidenceAnnounce { address, .. } => bound("address", address.0.len(), ADDRESS_MAX),
-            Self::RecordsPage { entries, .. } => {
-                bound("entries", entries.len(), PAGE_ENTRIES_MAX)?;
-                entries.iter().try_for_each(|entry| bound("entry", entry.command.len(), ENTRY_MAX))
-            }
-            Self::PutBegin(order) | Self::Entrust(Entrusting { order, .. }) if !order.within_bounds() => {
-                Err(DecodeError::Bound("order"))
-            }
-            Self::PutBundle { bundle, .. } => bound("holders", bundle.holders.len(), SHARES_MAX),
-            Self::Entrusted { package, .. } if !package.within_bounds() => Err(DecodeError::Bound("package")),
-            Self::ShareStore { commitments, pieces, .. } => {
-                bound("commitments", commitments.len(), SHARES_MAX)?;
-                bound("pieces", pieces.len(), PIECES_MAX)
-            }
-            Self::PutRecord { receipts, .. } => bound("receipts", receipts.len(), SHARES_MAX),
-            Self::MapReply { file, .. } => bound("file", file.len(), SHARD_MAP_MAX),
-            Self::ShareReply { commitments, .. } => bound("commitments", commitments.len(), SHARES_MAX),
-            Self::PayloadReply { pieces, .. } => bound("pieces", pieces.len(), PIECES_MAX),
-            _ => Ok(()),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Bytes ⇄ types, the only place that names serde_cbor. That library is lenient, so this is strict for it: capped
 //! before it is parsed, nothing left over, and what is decoded must encode to the very same bytes.
 
+mod bounds;
 mod message;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use message::{
-    Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Holder, LogEntry, Message, Package, Presence, PutReceipt,
-    Shown, Standing,
+    Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Holder, Message, Package, Presence, PutReceipt, Shown,
+    Standing,
 };
 
 use crate::error::DecodeError;

@@ -59,8 +59,7 @@ fn lose_holders(stage: &mut Stage<'_>, k: usize, n: usize) -> Result<(), Testnet
     let name = format!("keep/{k}-of-{n}/lose");
     let content = stage.content(4096);
     let holders = put(stage, 0, &name, k, n, "client", &content)?;
-    let founder = stage.mesh.founder()?.plan.name.clone();
-    let may_die: Vec<String> = holders.into_iter().filter(|holder| *holder != founder).collect();
+    let may_die = stage.mesh.spare_majority(&holders)?;
     for holder in may_die.iter().take(n - k) {
         stage.mesh.machine_mut(holder)?.kill_daemon();
     }

@@ -1,6 +1,7 @@
 //! Scenarios: each line of output one object, the last `{"scenario", "ok", …figures}`.
 
 mod chips;
+mod failover;
 mod keep;
 mod outside;
 mod restart;
@@ -45,8 +46,13 @@ pub(crate) struct Stage<'a> {
 type Script = fn(&mut Stage<'_>) -> Result<Map<String, Value>, TestnetError>;
 
 /// Name, hosts by default, script.
-const SCENARIOS: [(&str, usize, Script); 4] =
-    [("keep", 9, keep::play), ("restart", 5, restart::play), ("outside", 3, outside::play), ("chips", 3, chips::play)];
+const SCENARIOS: [(&str, usize, Script); 5] = [
+    ("keep", 9, keep::play),
+    ("restart", 5, restart::play),
+    ("failover", 7, failover::play),
+    ("outside", 3, outside::play),
+    ("chips", 3, chips::play),
+];
 
 /// Runs a scenario; it is well only if every line of it was.
 ///

@@ -1,14 +1,15 @@
-//! Epochs: what time it is in the mesh, and until when a round is *current*.
+//! The beacon: what time it is in the mesh, what nobody could know before a round began, and until when a round is
+//! *current*.
 //!
-//! In this step the coordinator signs 32 bytes per epoch that follow from its key, with a plain BLS key. The threshold beacon and the
-//! header will take its place; what is current will not change.
+//! It has the form of drand's quicknet (unchained; Basic scheme with the NUL tag; signature in G1; message =
+//! SHA-256 of the round, 64 bits big-endian), so that drand's own verifiers accept it under the mesh key.
 
 use serde::{Deserialize, Serialize};
 
 use crate::genesis::Genesis;
 use crate::limits::EPOCHS_KEPT;
-use crate::suite::{Suite, VerifiedKey};
-use crate::types::{Beacon, BlsSignature, MeshId, Now, Purpose, Round, SecretBytes, Time};
+use crate::suite::{MeshKey, Suite};
+use crate::types::{Beacon, BlsSignature, Now, Round, SecretBytes, Time, sha256};
 
 /// When the epochs of a mesh begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,54 +55,60 @@ impl Calendar {
     }
 }
 
-/// An epoch as the coordinator announces it.
+/// What the mesh key signs for a round: SHA-256 of the round's 64 bits, big-endian.
+pub fn beacon_message(round: Round) -> [u8; 32] {
+    sha256(&round.0.to_be_bytes()).0
+}
+
+/// A member's part of a round's beacon.
+pub fn beacon_partial(suite: &dyn Suite, share: &SecretBytes, round: Round) -> Option<BlsSignature> {
+    suite.beacon_sign(share, &beacon_message(round))
+}
+
+/// The beacon of a round.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SignedEpoch {
+pub struct SignedBeacon {
     /// Its round.
     pub round: Round,
-    /// What nobody could know before.
-    pub beacon: Beacon,
-    /// The coordinator's signature over both.
+    /// The mesh key's signature: there is only one for each round.
     pub signature: BlsSignature,
 }
 
-impl SignedEpoch {
-    fn body(round: Round, beacon: &Beacon) -> Vec<u8> {
-        [round.0.to_be_bytes().as_slice(), &beacon.0].concat()
-    }
-
-    /// Signs an epoch.
-    pub fn sign(suite: &dyn Suite, mesh: &MeshId, secret: &SecretBytes, round: Round, beacon: Beacon) -> Option<Self> {
-        let bytes = Purpose::Epoch.signed_bytes(mesh, &Self::body(round, &beacon));
-        Some(Self { round, beacon, signature: suite.bls_sign(secret, &bytes)? })
+impl SignedBeacon {
+    /// What nobody could know before: SHA-256 of the signature (drand's `randomness`).
+    pub fn beacon(&self) -> Beacon {
+        Beacon(sha256(&self.signature.0).0)
     }
 }
 
-/// An epoch whose signature holds.
+/// A beacon whose signature holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EpochVerified(SignedEpoch);
+pub struct EpochVerified {
+    signed: SignedBeacon,
+    beacon: Beacon,
+}
 
 impl EpochVerified {
-    /// Checks the coordinator's signature.
-    pub fn check(suite: &dyn Suite, mesh: &MeshId, key: &VerifiedKey, epoch: &SignedEpoch) -> Option<Self> {
-        let bytes = Purpose::Epoch.signed_bytes(mesh, &SignedEpoch::body(epoch.round, &epoch.beacon));
-        key.holds(suite, &bytes, &epoch.signature).then(|| Self(epoch.clone()))
+    /// Checks the signature under the mesh key.
+    pub fn check(suite: &dyn Suite, key: &MeshKey, signed: &SignedBeacon) -> Option<Self> {
+        let holds = suite.beacon_holds(key.public(), &beacon_message(signed.round), &signed.signature);
+        holds.then(|| Self { signed: signed.clone(), beacon: signed.beacon() })
     }
 
     /// Its round.
     pub fn round(&self) -> Round {
-        self.0.round
+        self.signed.round
     }
 
     /// Its beacon.
     pub fn beacon(&self) -> &Beacon {
-        &self.0.beacon
+        &self.beacon
     }
 
     /// The signed form, to show to others.
-    pub fn signed(&self) -> &SignedEpoch {
-        &self.0
+    pub fn signed(&self) -> &SignedBeacon {
+        &self.signed
     }
 }
 
@@ -178,13 +185,16 @@ mod tests {
 
     const CALENDAR: Calendar = Calendar { genesis_ms: 1_000, epoch_ms: 100 };
 
+    fn key() -> (SecretBytes, MeshKey) {
+        let secret = Fake.bls_secret(&mut Generator::new(&Seed([1; 32].into())));
+        let key = MeshKey::pinned(Fake.bls_public(&secret).unwrap());
+        (secret, key)
+    }
+
     fn epoch(round: u64) -> EpochVerified {
-        let mut generator = Generator::new(&Seed([1; 32].into()));
-        let secret = Fake.bls_secret(&mut generator);
-        let key =
-            VerifiedKey::check(&Fake, &Fake.bls_public(&secret).unwrap(), &Fake.bls_prove(&secret).unwrap()).unwrap();
-        let signed = SignedEpoch::sign(&Fake, &MeshId::ZERO, &secret, Round(round), Beacon([5; 32])).unwrap();
-        EpochVerified::check(&Fake, &MeshId::ZERO, &key, &signed).unwrap()
+        let (secret, key) = key();
+        let signature = beacon_partial(&Fake, &secret, Round(round)).unwrap();
+        EpochVerified::check(&Fake, &key, &SignedBeacon { round: Round(round), signature }).unwrap()
     }
 
     fn at(monotonic: u64, wall_ms: u64) -> Now {
@@ -239,12 +249,8 @@ mod tests {
 
     #[test]
     fn a_signature_over_another_round_does_not_hold() {
-        let mut generator = Generator::new(&Seed([1; 32].into()));
-        let secret = Fake.bls_secret(&mut generator);
-        let key =
-            VerifiedKey::check(&Fake, &Fake.bls_public(&secret).unwrap(), &Fake.bls_prove(&secret).unwrap()).unwrap();
         let mut signed = epoch(3).signed().clone();
         signed.round = Round(4);
-        assert!(EpochVerified::check(&Fake, &MeshId::ZERO, &key, &signed).is_none());
+        assert!(EpochVerified::check(&Fake, &key().1, &signed).is_none());
     }
 }

@@ -1,0 +1,354 @@
+//! The founding: three hosts that nobody vouches for yet check each other's chips, each by its own challenge, deal the
+//! mesh key jointly, and end the forming of the mesh with one record that all three and the new key sign.
+//!
+//! call → challenges → answers → deals → votes → record. A founder votes only for what it holds a flushed share of; the
+//! record needs all three, so two attempts never both succeed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attest::enroll::{Candidate, OpenChallenge};
+use crate::attest::quote::Quote;
+use crate::attest::tpm::CredentialBlob;
+use crate::cms::committee::{FOUNDERS, FOUNDERS_T, KeySetup, seats_are_spread};
+use crate::cms::records::Founding;
+use crate::credential::dealing::{self, Ceremony, DealVerified, KeyDeal};
+use crate::error::Check;
+use crate::genesis::GenesisVerified;
+use crate::membership::{Admission, MemberRecord, Role};
+use crate::signing::{Parts, Signable, combine};
+use crate::suite::{Generator, Suite};
+use crate::ticket::TicketVerified;
+use crate::types::{
+    BlsSignature, Digest, Ed25519Signature, HostId, HpkePublic, MeshId, Purpose, RequestId, SecretBytes, ShareIndex,
+    Time, TransportKey,
+};
+use crate::wire::{self, Address, EnrolHello};
+
+/// A host that would found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founder {
+    /// Its ticket, keys and address.
+    pub hello: EnrolHello,
+}
+
+/// A founder's word for the outcome of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vote {
+    /// Signature of its transport key over the founding.
+    pub consent: Ed25519Signature,
+    /// Its parts of the new key's signatures: over the founding, then over each admission.
+    pub parts: Vec<BlsSignature>,
+}
+
+/// What this founder holds once all deals are in.
+pub struct Outcome {
+    /// The public part.
+    pub setup: KeySetup,
+    /// Digest of the deals.
+    pub deals: Digest,
+    /// This founder's share of the mesh key.
+    pub share: SecretBytes,
+}
+
+/// One of the three.
+struct Peer {
+    record: MemberRecord,
+    address: Address,
+    /// This founder's challenge to it, until it is answered.
+    challenge: Option<OpenChallenge>,
+    blobs: Vec<CredentialBlob>,
+    /// The session key that its quote named.
+    session: Option<HpkePublic>,
+}
+
+/// One attempt at a founding.
+pub struct Attempt {
+    /// Names it.
+    pub id: RequestId,
+    /// When it is given up.
+    pub deadline: Time,
+    mesh: MeshId,
+    own: HostId,
+    session: (SecretBytes, HpkePublic),
+    peers: BTreeMap<HostId, Peer>,
+    ceremony: Ceremony,
+    deals: BTreeMap<ShareIndex, DealVerified>,
+    sub_shares: BTreeMap<ShareIndex, SecretBytes>,
+    outcome: Option<Outcome>,
+    votes: BTreeMap<HostId, Vote>,
+}
+
+impl Attempt {
+    /// Begins: checks the three by their tickets, keys and certificates, and makes the challenges.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    #[allow(clippy::too_many_arguments, reason = "what an attempt is made of")]
+    pub fn begin(
+        suite: &dyn Suite,
+        generator: &mut Generator,
+        genesis: &GenesisVerified,
+        own: HostId,
+        id: RequestId,
+        founders: &[Founder],
+        wall_ms: u64,
+        deadline: Time,
+    ) -> Result<Self, Check> {
+        let mut peers = BTreeMap::new();
+        for founder in founders {
+            let ticket = TicketVerified::check(suite, genesis, &founder.hello.ticket, wall_ms)?;
+            let candidate = Candidate::check(suite, genesis, &ticket, &founder.hello.keys, wall_ms)?;
+            let record = candidate.record().clone();
+            if record.role != Role::Host {
+                return Err(Check::Role);
+            }
+            let (challenge, blobs) = candidate.challenge(suite, generator)?;
+            let address = founder.hello.address.clone();
+            let peer = Peer { challenge: Some(challenge), blobs, session: None, address, record };
+            peers.insert(peer.record.host, peer);
+        }
+        check_distinct(&peers)?;
+        let domains = peers.values().map(|peer| peer.record.domain.as_str());
+        if !seats_are_spread(FOUNDERS_T, genesis.genesis().tolerate, domains) {
+            return Err(Check::Spread);
+        }
+        if peers.len() != FOUNDERS || !peers.contains_key(&own) {
+            return Err(Check::Membership);
+        }
+        let session = suite.hpke_keys(&generator.secret(32));
+        if let Some(peer) = peers.get_mut(&own) {
+            (peer.challenge, peer.session) = (None, Some(session.1));
+        }
+        let hosts: Vec<HostId> = peers.keys().copied().collect();
+        let ceremony = Ceremony { key_epoch: 1, attempt: 1, t: FOUNDERS_T, dealers: hosts.clone(), receivers: hosts };
+        Ok(Self {
+            id,
+            deadline,
+            mesh: *genesis.mesh(),
+            own,
+            session,
+            peers,
+            ceremony,
+            deals: BTreeMap::new(),
+            sub_shares: BTreeMap::new(),
+            outcome: None,
+            votes: BTreeMap::new(),
+        })
+    }
+
+    /// Transport keys of those who have not proven their chips.
+    pub fn silent(&self) -> Vec<TransportKey> {
+        self.peers.values().filter(|peer| peer.session.is_none()).map(|peer| peer.record.transport).collect()
+    }
+
+    /// Transport keys and addresses of the other two.
+    pub fn others(&self) -> Vec<(TransportKey, Address)> {
+        let others = self.peers.values().filter(|peer| peer.record.host != self.own);
+        others.map(|peer| (peer.record.transport, peer.address.clone())).collect()
+    }
+
+    /// Which founder has this transport key.
+    pub fn founder(&self, key: &TransportKey) -> Option<HostId> {
+        self.peers.values().find(|peer| peer.record.transport == *key).map(|peer| peer.record.host)
+    }
+
+    /// This founder's challenge to another.
+    pub fn blobs(&self, to: &TransportKey) -> Option<&[CredentialBlob]> {
+        let host = self.founder(to)?;
+        self.peers.get(&host).map(|peer| peer.blobs.as_slice())
+    }
+
+    /// This founder's session key, which its answers name.
+    pub fn session(&self) -> &HpkePublic {
+        &self.session.1
+    }
+
+    /// What an answer's quote binds beside the secrets: the attempt and the session key.
+    pub fn bound(id: &RequestId, record: &Digest, session: &HpkePublic) -> Digest {
+        Purpose::Founding.digest(&[&id.0, &record.0, &session.0])
+    }
+
+    /// The digest that this founder's own answers quote over, beside the secrets.
+    pub fn own_bound(&self) -> Option<Digest> {
+        let record = &self.peers.get(&self.own)?.record;
+        Some(Self::bound(&self.id, &record.digest(&self.mesh), &self.session.1))
+    }
+
+    /// An answer to this founder's challenge. Says whether both others have answered now.
+    ///
+    /// # Errors
+    /// [`Check::Challenge`] where it does not hold; the attempt is lost then.
+    pub fn answered(
+        &mut self,
+        suite: &dyn Suite,
+        from: &HostId,
+        session: HpkePublic,
+        quote: &Quote,
+    ) -> Result<bool, Check> {
+        let peer = self.peers.get_mut(from).ok_or(Check::Membership)?;
+        if let Some(challenge) = peer.challenge.take() {
+            let bound = Self::bound(&self.id, &peer.record.digest(&self.mesh), &session);
+            challenge.check_answer(suite, &self.mesh, &bound, quote)?;
+            peer.session = Some(session);
+        }
+        Ok(self.peers.values().all(|peer| peer.session.is_some()))
+    }
+
+    /// This founder's deal, once both others have proven their chips.
+    pub fn deal(&self, suite: &dyn Suite, generator: &mut Generator) -> Option<KeyDeal> {
+        let keys = self.peers.values().map(|peer| peer.session).collect::<Option<Vec<_>>>()?;
+        dealing::deal(suite, generator, &self.mesh, &self.ceremony, &self.own, None, &keys)
+    }
+
+    /// A deal. Says whether all three are in and add up.
+    ///
+    /// # Errors
+    /// [`Check::Deal`] or [`Check::Share`]: it is the dealer's fault, and the attempt is lost.
+    pub fn dealt(&mut self, suite: &dyn Suite, from: &HostId, deal: &KeyDeal) -> Result<bool, Check> {
+        let index = self.ceremony.dealer(from).filter(|_| deal.dealer == *from).ok_or(Check::Deal)?;
+        if let Some(known) = self.deals.get(&index) {
+            return if known.deal() == deal { Ok(self.outcome.is_some()) } else { Err(Check::Deal) };
+        }
+        let verified = DealVerified::check(suite, &self.ceremony, None, deal)?;
+        let share = verified.open(suite, &self.mesh, &self.ceremony, &self.own, &[&self.session.0])?;
+        self.deals.insert(index, verified);
+        self.sub_shares.insert(index, share);
+        if self.deals.len() < FOUNDERS {
+            return Ok(false);
+        }
+        let commitments = dealing::commitments(suite, &self.ceremony, None, &self.deals)?;
+        let share = dealing::share(suite, &self.ceremony, false, &commitments, &self.own, &self.sub_shares)?;
+        let holders = self.ceremony.receivers.clone();
+        let (ceremony, dealers) = (None, Vec::new());
+        let setup = KeySetup { key_epoch: 1, t: FOUNDERS_T, holders, commitments, ceremony, dealers };
+        let digests: Vec<u8> = self.deals.values().flat_map(|deal| deal.deal().digest(&self.mesh).0).collect();
+        self.outcome = Some(Outcome { setup, deals: Purpose::Founding.digest(&[&digests]), share });
+        Ok(true)
+    }
+
+    /// What this founder holds once all deals are in: to be on disk before its vote leaves.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    fn records(&self) -> Vec<MemberRecord> {
+        self.peers.values().map(|peer| peer.record.clone()).collect()
+    }
+
+    fn founding_bytes(&self, outcome: &Outcome) -> Vec<u8> {
+        Founding::signed_bytes(&self.mesh, &self.records(), &outcome.setup, &outcome.deals)
+    }
+
+    /// This founder's vote.
+    pub fn vote(&self, suite: &dyn Suite, transport: &SecretBytes) -> Option<Vote> {
+        let outcome = self.outcome.as_ref()?;
+        let bytes = self.founding_bytes(outcome);
+        let part = |what: Signable<'_>| what.partial(suite, &self.mesh, &outcome.share);
+        let mut parts = vec![part(Signable::Founding(&bytes))?];
+        for record in self.records() {
+            parts.push(part(Signable::Admission(&record))?);
+        }
+        Some(Vote { consent: suite.ed25519_sign(transport, &bytes)?, parts })
+    }
+
+    /// A vote. Gives the record once all three are in.
+    ///
+    /// # Errors
+    /// [`Check::Deal`] where the voter saw other deals, or its parts do not hold.
+    pub fn voted(
+        &mut self,
+        suite: &dyn Suite,
+        genesis: &GenesisVerified,
+        from: &HostId,
+        vote: &Vote,
+    ) -> Result<Option<Founding>, Check> {
+        let peer = self.peers.get(from).ok_or(Check::Membership)?;
+        let Some(outcome) = &self.outcome else {
+            return Ok(None); // its vote overtook a deal: it is sent again
+        };
+        let bytes = self.founding_bytes(outcome);
+        let consents = suite.ed25519_holds(&peer.record.transport, &bytes, &vote.consent);
+        if !consents || vote.parts.len() != FOUNDERS + 1 {
+            return Err(Check::Deal);
+        }
+        self.votes.insert(*from, vote.clone());
+        if self.votes.len() < FOUNDERS { Ok(None) } else { self.record(suite, genesis).map(Some) }
+    }
+
+    fn record(&self, suite: &dyn Suite, genesis: &GenesisVerified) -> Result<Founding, Check> {
+        let outcome = self.outcome.as_ref().ok_or(Check::NotReady)?;
+        let bytes = self.founding_bytes(outcome);
+        let signature = |at: usize, what: Signable<'_>| {
+            let part = |(host, vote): (&HostId, &Vote)| Some((outcome.setup.index_of(host)?, *vote.parts.get(at)?));
+            let mut parts = self.votes.iter().map(part).collect::<Option<Parts>>().ok_or(Check::Deal)?;
+            combine(suite, &self.mesh, &outcome.setup, what, &mut parts).map_err(|_| Check::Deal)
+        };
+        let founding = signature(0, Signable::Founding(&bytes))?;
+        let mut founders = Vec::new();
+        for (at, record) in (1..).zip(self.records()) {
+            let signature = signature(at, Signable::Admission(&record))?;
+            founders.push(Admission { record, signature });
+        }
+        Ok(Founding {
+            genesis: genesis.signed().clone(),
+            founders,
+            key: outcome.setup.clone(),
+            deals: outcome.deals,
+            signature: founding,
+            consents: self.votes.values().map(|vote| vote.consent).collect(),
+        })
+    }
+}
+
+/// Three machines, not one that shows itself three times.
+fn check_distinct(peers: &BTreeMap<HostId, Peer>) -> Result<(), Check> {
+    let peers: Vec<&MemberRecord> = peers.values().map(|peer| &peer.record).collect();
+    for (at, one) in peers.iter().enumerate() {
+        for other in peers.iter().skip(at + 1) {
+            if one.ek_hashes().any(|hash| other.ek_hashes().any(|twin| twin == hash)) {
+                return Err(Check::EkKnown);
+            }
+            if one.name == other.name {
+                return Err(Check::NameTaken);
+            }
+            if one.ticket == other.ticket {
+                return Err(Check::TicketUsed);
+            }
+            if one.transport == other.transport || one.ak == other.ak || one.vote == other.vote {
+                return Err(Check::Transport);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Names the shares of a dealing on disk.
+pub fn share_row(setup: &KeySetup) -> Vec<u8> {
+    [setup.key_epoch.to_be_bytes().as_slice(), &setup.digest().0].concat()
+}
+
+/// A share of the mesh key as it rests: sealed under a key that follows from the TPM-bound secret alone, since it must
+/// open before anybody unlocks anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestingShare {
+    /// The public part of the dealing.
+    pub setup: KeySetup,
+    /// The sealed share.
+    #[serde(with = "serde_bytes")]
+    pub sealed: Vec<u8>,
+}
+
+impl RestingShare {
+    /// Bytes of the largest one.
+    pub const MAX: usize = 8 * 1024;
+
+    /// The bytes on disk.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        wire::encode(self)
+    }
+}

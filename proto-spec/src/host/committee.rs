@@ -1,0 +1,316 @@
+//! This host as a voter: drives Raft, writes what it must not forget, applies what is committed.
+
+use std::collections::BTreeMap;
+
+use super::{Action, ActionId, Actions, Host, Lane, Report, Table, Write};
+use crate::cms::election::{Ballot, Election, Hard, LogEntry, NotStepped, Ready};
+use crate::cms::records::{Command, Effect};
+use crate::credential::split::PutOrder;
+use crate::error::{Check, Misbehaved};
+use crate::limits::{PROPOSALS_MAX, REQUESTS_OPEN_MAX, TICK_MS};
+use crate::types::{CredentialId, Now, RequestId, Time, TransportKey};
+use crate::wire::{self, Message, Shown};
+
+/// What follows when a proposal is applied.
+pub(super) enum Then {
+    /// Nobody waits.
+    Nothing,
+    /// A joiner is told.
+    Admitted(TransportKey, RequestId),
+    /// The order gets its bundle.
+    Bundle(TransportKey, Box<PutOrder>),
+    /// The put is acknowledged.
+    Recorded(TransportKey, RequestId, CredentialId),
+}
+
+/// A read that waits until it is linearizable.
+pub(super) enum Question {
+    /// A reader's map.
+    Map(TransportKey, RequestId, CredentialId, Box<Shown>),
+    /// The owner's map.
+    OwnerMap(TransportKey, RequestId, CredentialId),
+}
+
+/// This host's seat.
+pub(super) struct Seated {
+    pub(super) election: Election,
+    tick_at: Time,
+    writing: BTreeMap<ActionId, u64>,
+    proposals: BTreeMap<u64, (u64, Then)>,
+    questions: BTreeMap<u64, (Question, Option<u64>)>,
+    next_question: u64,
+    /// The term in which this host told everybody that it leads.
+    announced: u64,
+}
+
+/// The row of what a voter must not forget.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RaftRow {
+    /// The seat's Raft id; 0 where this host only follows.
+    pub(super) seat: u64,
+    /// What it must not forget.
+    pub(super) hard: Hard,
+}
+
+impl RaftRow {
+    pub(super) fn write(&self) -> Write {
+        Write { table: Table::Raft, key: b"hard".to_vec(), value: Some(wire::encode(self)) }
+    }
+}
+
+impl Seated {
+    pub(super) fn new(election: Election, now: Time) -> Self {
+        Self {
+            election,
+            tick_at: now,
+            writing: BTreeMap::new(),
+            proposals: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            next_question: 0,
+            announced: 0,
+        }
+    }
+
+    pub(super) fn tick_at(&self) -> Time {
+        self.tick_at
+    }
+}
+
+impl Host {
+    /// Whether this host leads and has applied all that was acknowledged before it did.
+    pub(super) fn leads(&self) -> bool {
+        let applied = self.ground.records.applied();
+        !self.disk_failed && self.seated.as_ref().is_some_and(|seated| seated.election.leads(applied))
+    }
+
+    /// Takes the seat that the records give it, from what is on disk.
+    pub(super) fn take_seat(&mut self, now: Now, hard: Hard) {
+        let Some(committee) = self.ground.records.committee() else { return };
+        let Some(seat) = committee.seat_of(&self.own.host) else { return };
+        let (voters, learners) = (committee.ids(true), committee.ids(false));
+        let seed = self.generator.bytes();
+        let log = std::mem::take(&mut self.log);
+        match Election::new(seat.id, &voters, &learners, &log, hard, seed) {
+            Some(election) => self.seated = Some(Box::new(Seated::new(election, now.monotonic))),
+            None => self.log = log,
+        }
+    }
+
+    pub(super) fn on_ballot(&mut self, now: Now, from: TransportKey, ballot: &Ballot, actions: &mut Actions) {
+        let host = self.ground.records.member_by_transport(&from).map(|member| member.record().host);
+        let seat = host.and_then(|host| self.ground.records.committee()?.seat_of(&host)).map(|seat| seat.id);
+        let Some(seated) = self.seated.as_mut().filter(|_| !self.disk_failed) else { return };
+        let stepped = seat.ok_or(NotStepped::Seat).and_then(|seat| seated.election.step(seat, ballot));
+        match stepped {
+            Ok(()) => self.drive(now, actions),
+            Err(NotStepped::Seat) => {} // seats change: it will hear of it
+            Err(NotStepped::Nonsense) => {
+                actions.push(Action::Disconnect { peer: from, why: Misbehaved::Ballot });
+            }
+        }
+    }
+
+    pub(super) fn tick_election(&mut self, now: Now, actions: &mut Actions) {
+        let Some(seated) = self.seated.as_mut().filter(|_| !self.disk_failed) else { return };
+        if now.monotonic < seated.tick_at {
+            return;
+        }
+        // Time that passed while nobody called is one tick, not many: a sleeper does not stand for election at once.
+        seated.tick_at = now.monotonic.plus(TICK_MS);
+        seated.election.tick();
+        self.drive(now, actions);
+    }
+
+    pub(super) fn on_persisted(&mut self, now: Now, id: ActionId, actions: &mut Actions) {
+        let Some(seated) = &mut self.seated else { return };
+        if let Some(number) = seated.writing.remove(&id) {
+            seated.election.persisted(number);
+            self.drive(now, actions);
+        }
+    }
+
+    /// Proposes a command as the leader. What follows is done once it is applied.
+    pub(super) fn propose(
+        &mut self,
+        now: Now,
+        command: &Command,
+        then: Then,
+        actions: &mut Actions,
+    ) -> Result<(), Check> {
+        if !self.leads() {
+            return Err(Check::NotCoordinator);
+        }
+        let Some(seated) = &mut self.seated else { return Err(Check::NotCoordinator) };
+        if seated.proposals.len() >= PROPOSALS_MAX {
+            return Err(Check::Capacity);
+        }
+        let proposed = seated.election.propose(wire::encode(command), command.change());
+        let (index, term) = proposed.ok_or(Check::NotCoordinator)?;
+        seated.proposals.insert(index, (term, then));
+        self.drive(now, actions);
+        Ok(())
+    }
+
+    /// Answers a question once what is committed now is applied here, and a majority still follows this leader.
+    pub(super) fn ask_log(&mut self, now: Now, question: Question, actions: &mut Actions) -> Result<(), Check> {
+        if !self.leads() {
+            return Err(Check::NotCoordinator);
+        }
+        let Some(seated) = &mut self.seated else { return Err(Check::NotCoordinator) };
+        if seated.questions.len() >= REQUESTS_OPEN_MAX {
+            return Err(Check::Capacity);
+        }
+        seated.next_question += 1;
+        let name = seated.next_question;
+        seated.questions.insert(name, (question, None));
+        seated.election.read(&name.to_be_bytes());
+        self.drive(now, actions);
+        Ok(())
+    }
+
+    /// Does all that Raft wants done.
+    pub(super) fn drive(&mut self, now: Now, actions: &mut Actions) {
+        loop {
+            let Some(seated) = &mut self.seated else { return };
+            if !seated.election.has_ready() {
+                break;
+            }
+            let ready = seated.election.take_ready();
+            self.perform_ready(now, ready, actions);
+        }
+        self.answer_questions(now, actions);
+        self.follow_lead(now, actions);
+    }
+
+    fn perform_ready(&mut self, now: Now, ready: Ready, actions: &mut Actions) {
+        let Ready { at_once, entries, hard, after_write, number, committed, reads } = ready;
+        self.send_ballots(Lane::Direct, at_once, actions);
+        let mut writes = self.entry_rows(&entries);
+        if let (Some(hard), Some(seated)) = (hard, &self.seated) {
+            writes.push(RaftRow { seat: seated.election.id(), hard }.write());
+        }
+        if !writes.is_empty() {
+            actions.push(Action::Persist { lane: Lane::Records, writes });
+        }
+        self.send_ballots(Lane::Records, after_write, actions);
+        let id = self.fresh_id();
+        if let Some(seated) = &mut self.seated {
+            seated.writing.insert(id, number);
+        }
+        actions.push(Action::Confirm { lane: Lane::Records, id });
+        for entry in committed {
+            self.apply_committed(now, &entry, actions);
+        }
+        if let Some(seated) = &mut self.seated {
+            for (name, index) in reads {
+                let name = name.try_into().map(u64::from_be_bytes).unwrap_or(0);
+                if let Some((_, ready_at)) = seated.questions.get_mut(&name) {
+                    *ready_at = Some(index);
+                }
+            }
+        }
+    }
+
+    fn send_ballots(&self, lane: Lane, ballots: Vec<Ballot>, actions: &mut Actions) {
+        let Some(committee) = self.ground.records.committee() else { return };
+        for ballot in ballots {
+            let transport = committee
+                .host_of(ballot.to)
+                .and_then(|host| self.ground.records.member(host))
+                .map(|member| member.record().transport);
+            if let Some(to) = transport {
+                self.send(lane, to, Message::Ballot(ballot), actions);
+            }
+        }
+    }
+
+    /// The rows of new entries. A shorter log takes the rows behind it away.
+    pub(super) fn entry_rows(&mut self, entries: &[LogEntry]) -> Vec<Write> {
+        let row = |index: u64, value| Write { table: Table::Records, key: index.to_be_bytes().to_vec(), value };
+        let mut writes: Vec<Write> = entries.iter().map(|entry| row(entry.index, Some(wire::encode(entry)))).collect();
+        if let Some(last) = entries.last() {
+            writes.extend((last.index + 1..=self.last_row).map(|index| row(index, None)));
+            self.last_row = last.index;
+        }
+        writes
+    }
+
+    fn apply_committed(&mut self, now: Now, entry: &LogEntry, actions: &mut Actions) {
+        let outcome = self.apply_entry(now, entry, actions);
+        let Some(seated) = &mut self.seated else { return };
+        if entry.change.is_some() {
+            seated.election.apply_change(entry.change.filter(|_| outcome.is_ok()));
+        }
+        seated.election.applied(entry.index);
+        if let Some((term, then)) = seated.proposals.remove(&entry.index) {
+            // Another leader's entry stands at this index: what was proposed is lost, and whoever waits asks again.
+            let outcome = if term == entry.term { outcome } else { Err(Check::NotCoordinator) };
+            self.after_record(now, outcome, entry.index, then, actions);
+        }
+    }
+
+    fn after_record(
+        &mut self,
+        now: Now,
+        outcome: Result<Effect, Check>,
+        index: u64,
+        then: Then,
+        actions: &mut Actions,
+    ) {
+        match then {
+            Then::Nothing => {}
+            Then::Admitted(joiner, request) => self.tell_admitted(joiner, request, outcome.map(|_| ()), actions),
+            Then::Bundle(to, order) => self.answer_order(now, to, &order, outcome.err(), actions),
+            Then::Recorded(to, request, id) => {
+                // Proposed twice, since its answer was slow: the first was recorded.
+                let known = self.ground.records.recorded_by(&id, &request).map(|credential| credential.record);
+                let outcome = outcome.map(|_| index).or_else(|check| known.ok_or(check));
+                self.answer_put(to, request, outcome, actions);
+            }
+        }
+    }
+
+    fn answer_questions(&mut self, now: Now, actions: &mut Actions) {
+        let applied = self.ground.records.applied();
+        let Some(seated) = &mut self.seated else { return };
+        let ready: Vec<u64> = seated
+            .questions
+            .iter()
+            .filter(|(_, (_, index))| index.is_some_and(|index| index <= applied))
+            .map(|(name, _)| *name)
+            .collect();
+        let leads = seated.election.is_leader();
+        let mut answers: Vec<Question> = Vec::new();
+        for name in ready {
+            answers.extend(seated.questions.remove(&name).map(|(question, _)| question));
+        }
+        if !leads {
+            // Whoever asked, asks the next leader.
+            seated.questions.clear();
+        }
+        for question in answers {
+            self.answer_question(now, question, actions);
+        }
+    }
+
+    /// Who leads may have changed.
+    fn follow_lead(&mut self, now: Now, actions: &mut Actions) {
+        let applied = self.ground.records.applied();
+        let Some(seated) = &mut self.seated else { return };
+        let term = seated.election.term();
+        if seated.election.leads(applied) && seated.announced < term {
+            seated.announced = term;
+            self.leader = Some((term, self.own.transport));
+            actions.push(Action::Report(Report::Leads(term)));
+            self.begin_lead(now, actions);
+            return;
+        }
+        let leader = seated.election.leader().filter(|_| !seated.election.is_leader());
+        let host = leader.and_then(|id| self.ground.records.committee()?.host_of(id));
+        let transport = host.and_then(|host| self.ground.records.member(host)).map(|member| member.record().transport);
+        if let Some(transport) = transport {
+            self.follow_leader(now, term, transport, actions);
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! A host whose mesh is forming: gathers founders, or waits for the call; then founds with two others.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::committee::RaftRow;
+use super::joining::ALREADY;
+use super::{Action, Actions, Host, Lane, LocalId, LocalReply, Membership, Report, Table, TpmRequest, TpmUse, Write};
+use crate::attest::enroll::{JoinerKeys, answer_digest};
+use crate::attest::quote::Quote;
+use crate::attest::tpm::CredentialBlob;
+use crate::cms::committee::{FOUNDERS, FOUNDERS_T, seats_are_spread};
+use crate::cms::election::{Hard, LogEntry};
+use crate::cms::records::{Command, Founding, Records};
+use crate::credential::dealing::KeyDeal;
+use crate::error::{Check, Failure, Misbehaved, Refused, Subject};
+use crate::founding::{Attempt, Founder, Vote, share_row};
+use crate::genesis::{GenesisVerified, SignedGenesis};
+use crate::joining::Joining;
+use crate::limits::{FOUNDING_MS, GATHERED_MAX, JOIN_RETRY_MS};
+use crate::ticket::{Contact, Pins, SignedTicket};
+use crate::types::{Digest, HpkePublic, Now, RequestId, SecretBytes, Time, TransportKey};
+use crate::wire::{self, EnrolHello, Message};
+
+/// What a forming host keeps on disk.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FormingRow {
+    genesis: SignedGenesis,
+    ticket: SignedTicket,
+    /// The gathering host; none where this is it.
+    contact: Option<Contact>,
+    /// Transport keys of the three in whose founding this host voted.
+    voted: Option<Vec<TransportKey>>,
+}
+
+/// The row goes.
+pub(super) fn no_longer_forming() -> Write {
+    Write { table: Table::Forming, key: b"forming".to_vec(), value: None }
+}
+
+/// A founder that came to the gathering host.
+struct Gathered {
+    founder: Founder,
+    domain: String,
+    heard: Time,
+}
+
+/// A mesh that is forming, as this host knows it.
+pub(super) struct Forming {
+    pub(super) genesis: GenesisVerified,
+    ticket: SignedTicket,
+    contact: Option<Contact>,
+    pub(super) keys: Option<JoinerKeys>,
+    gathered: BTreeMap<TransportKey, Gathered>,
+    attempt: Option<Attempt>,
+    /// The three in whose founding this host voted: one of them may have seen its end, so it founds with no others.
+    voted: Option<Vec<TransportKey>>,
+    /// Hosts that have come, as far as this host knows.
+    pub(super) known: u8,
+    /// What is sent until the attempt ends: messages are lost, and each is taken once.
+    outbox: Vec<(Lane, TransportKey, Message)>,
+    resend_at: Time,
+}
+
+impl Forming {
+    fn new(genesis: GenesisVerified, ticket: SignedTicket, contact: Option<Contact>) -> Self {
+        Self {
+            genesis,
+            ticket,
+            contact,
+            keys: None,
+            gathered: BTreeMap::new(),
+            attempt: None,
+            voted: None,
+            known: 1,
+            outbox: Vec::new(),
+            resend_at: Time(0),
+        }
+    }
+
+    /// Whether this host voted in a founding that may have succeeded.
+    pub(super) fn has_voted(&self) -> bool {
+        self.voted.is_some()
+    }
+
+    /// Whether nothing is lost by beginning anew: it only waits for the call.
+    pub(super) fn may_begin_anew(&self) -> bool {
+        self.contact.is_some() && self.voted.is_none()
+    }
+
+    /// When there is something to do.
+    pub(super) fn due(&self) -> Time {
+        self.resend_at
+    }
+
+    /// What tickets written now pin: there is no key yet.
+    pub(super) fn pins(&self) -> Pins {
+        Pins { mesh: *self.genesis.mesh(), key: None }
+    }
+
+    fn row(&self) -> Write {
+        let row = FormingRow {
+            genesis: self.genesis.signed().clone(),
+            ticket: self.ticket.clone(),
+            contact: self.contact.clone(),
+            voted: self.voted.clone(),
+        };
+        Write { table: Table::Forming, key: b"forming".to_vec(), value: Some(wire::encode(&row)) }
+    }
+}
+
+impl Host {
+    /// Begins a mesh: this host gathers the founders.
+    pub(super) fn found(&mut self, id: LocalId, genesis: &SignedGenesis, ticket: SignedTicket, actions: &mut Actions) {
+        let Ok(verified) = GenesisVerified::check(self.ground.suite.as_ref(), genesis) else {
+            return Self::reply(id, Err(Failure::Local("the genesis does not hold")), actions);
+        };
+        if self.membership.is_some() || self.joining.is_some() || self.forming.is_some() {
+            return Self::reply(id, Err(Failure::Membership(ALREADY)), actions);
+        }
+        if ticket.ticket().is_none_or(|ticket| ticket.pins.mesh != *verified.mesh()) {
+            let refused = self.refusal(Refused::new(Check::TicketMesh, Subject::Request), actions);
+            return Self::reply(id, Err(Failure::Refused(refused)), actions);
+        }
+        let forming = Forming::new(verified, ticket, None);
+        actions.push(Action::Persist { lane: Lane::Records, writes: vec![forming.row()] });
+        self.forming = Some(Box::new(forming));
+        self.measure(actions);
+        let reply = Ok(LocalReply::Joined(Box::new(self.status(None))));
+        actions.push(Action::Reply { lane: Lane::Records, id, reply });
+    }
+
+    /// Goes on where a restart interrupted.
+    pub(super) fn restore_forming(&mut self, row: &FormingRow) -> Option<()> {
+        let genesis = GenesisVerified::check(self.ground.suite.as_ref(), &row.genesis).ok()?;
+        if let Some(contact) = &row.contact {
+            let request = RequestId(self.generator.bytes());
+            let mut joining = Joining::new(row.ticket.clone(), request, self.config.address.clone(), None).ok()?;
+            joining.contacts = vec![contact.clone()];
+            self.joining = Some(joining);
+        }
+        let mut forming = Forming::new(genesis, row.ticket.clone(), row.contact.clone());
+        forming.voted = row.voted.clone();
+        self.forming = Some(Box::new(forming));
+        self.measure_at = Some(Time(0));
+        Some(())
+    }
+
+    /// As the gathering host: somebody would found with us.
+    pub(super) fn gather(&mut self, now: Now, from: TransportKey, hello: &EnrolHello, actions: &mut Actions) {
+        match self.gathered(now, from, hello) {
+            Ok((genesis, known)) => {
+                self.send_joiner(Lane::Records, from, Message::EnrolForming { genesis, known }, actions);
+            }
+            Err(check) => self.refuse_joiner(from, hello.request, check, actions),
+        }
+    }
+
+    fn gathered(&mut self, now: Now, from: TransportKey, hello: &EnrolHello) -> Result<(SignedGenesis, u8), Check> {
+        use crate::attest::enroll::Candidate;
+        use crate::ticket::TicketVerified;
+        let suite = self.ground.suite.clone();
+        let forming = self.forming.as_mut().ok_or(Check::NotReady)?;
+        if forming.contact.is_some() {
+            return Err(Check::Forming);
+        }
+        if hello.keys.transport != from {
+            return Err(Check::Transport);
+        }
+        let ticket = TicketVerified::check(suite.as_ref(), &forming.genesis, &hello.ticket, now.wall_ms)?;
+        let candidate = Candidate::check(suite.as_ref(), &forming.genesis, &ticket, &hello.keys, now.wall_ms)?;
+        if candidate.record().role != crate::membership::Role::Host {
+            return Err(Check::Forming); // whoever only reads joins when there is a mesh
+        }
+        let heard = now.monotonic;
+        let (candidate_ticket, candidate_eks) = (&hello.ticket, &hello.keys.eks);
+        forming.gathered.retain(|_, one| heard.0.saturating_sub(one.heard.0) < FOUNDING_MS);
+        // One machine and one ticket come once, whatever keys they show.
+        let same = |other: &Gathered| {
+            let hello = &other.founder.hello;
+            hello.ticket.bytes == candidate_ticket.bytes || hello.keys.eks == *candidate_eks
+        };
+        forming.gathered.retain(|key, other| *key == from || !same(other));
+        if forming.gathered.len() >= GATHERED_MAX && !forming.gathered.contains_key(&from) {
+            return Err(Check::Capacity);
+        }
+        let founder = Founder { hello: hello.clone() };
+        let domain = candidate.record().domain.clone();
+        forming.gathered.insert(from, Gathered { founder, domain, heard });
+        forming.known = u8::try_from(forming.gathered.len() + 1).unwrap_or(u8::MAX);
+        Ok((forming.genesis.signed().clone(), forming.known))
+    }
+
+    /// The mesh that this joiner came to is forming.
+    pub(super) fn on_forming(
+        &mut self,
+        from: &TransportKey,
+        genesis: &SignedGenesis,
+        known: u8,
+        actions: &mut Actions,
+    ) {
+        let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(from)) else { return };
+        if self.forming.is_none() {
+            let Ok(verified) = GenesisVerified::check(self.ground.suite.as_ref(), genesis) else { return };
+            if *verified.mesh() != joining.ticket.pins.mesh {
+                return;
+            }
+            joining.deadline = None;
+            let contact = joining.contacts.iter().find(|contact| contact.transport == *from).cloned();
+            joining.contacts.retain(|contact| contact.transport == *from);
+            let forming = Forming::new(verified, joining.signed.clone(), contact);
+            actions.push(Action::Persist { lane: Lane::Records, writes: vec![forming.row()] });
+            self.forming = Some(Box::new(forming));
+        }
+        if let Some(forming) = &mut self.forming {
+            forming.known = known;
+        }
+        if usize::from(known) < FOUNDERS {
+            self.reply_joined(actions);
+        }
+    }
+
+    pub(super) fn tick_forming(&mut self, now: Now, actions: &mut Actions) {
+        if let Some(forming) = &mut self.forming
+            && forming.attempt.as_ref().is_some_and(|attempt| now.monotonic >= attempt.deadline)
+        {
+            // Whoever did not answer its challenge is not called again before it says hello anew.
+            let silent = forming.attempt.as_ref().map(Attempt::silent).unwrap_or_default();
+            forming.gathered.retain(|key, _| !silent.contains(key));
+            forming.attempt = None;
+            forming.outbox.clear();
+        }
+        self.call_founders(now, actions);
+        let Some(forming) = &mut self.forming else { return };
+        if now.monotonic >= forming.resend_at {
+            forming.resend_at = now.monotonic.plus(JOIN_RETRY_MS);
+            self.send_outbox(0, actions);
+        }
+    }
+
+    fn send_outbox(&self, from: usize, actions: &mut Actions) {
+        let Some(forming) = &self.forming else { return };
+        let others = forming.attempt.as_ref().map(Attempt::others).unwrap_or_default();
+        for (lane, to, message) in forming.outbox.iter().skip(from) {
+            let address = others.iter().find(|(key, _)| key == to).map(|(_, address)| address.clone());
+            let (address, message) = (address.unwrap_or_default(), Box::new(message.clone()));
+            actions.push(Action::Send { lane: *lane, to: *to, address, message });
+        }
+    }
+
+    /// Sends to both other founders, now and until the attempt ends.
+    fn tell_founders(&mut self, lane: Lane, message: &Message, actions: &mut Actions) {
+        let Some(forming) = &mut self.forming else { return };
+        let others = forming.attempt.as_ref().map(Attempt::others).unwrap_or_default();
+        let before = forming.outbox.len();
+        forming.outbox.extend(others.into_iter().map(|(to, _)| (lane, to, message.clone())));
+        self.send_outbox(before, actions);
+    }
+
+    /// As the gathering host: there are three, so they are called. Hosts of other domains come first.
+    fn call_founders(&mut self, now: Now, actions: &mut Actions) {
+        let own_address = self.config.address.clone();
+        let Some(forming) = &mut self.forming else { return };
+        let Some(keys) = forming.keys.clone().filter(|_| forming.contact.is_none()) else { return };
+        if forming.attempt.is_some() || forming.gathered.len() + 1 < FOUNDERS {
+            return;
+        }
+        let mut domains: Vec<String> = forming.ticket.ticket().map(|ticket| ticket.domain).into_iter().collect();
+        let hello = EnrolHello { request: RequestId::ZERO, ticket: forming.ticket.clone(), keys, address: own_address };
+        let mut founders = vec![Founder { hello }];
+        let may_found = |key: &TransportKey| forming.voted.as_ref().is_none_or(|voted| voted.contains(key));
+        let mut left: Vec<&Gathered> =
+            forming.gathered.iter().filter(|(key, _)| may_found(key)).map(|(_, one)| one).collect();
+        while founders.len() < FOUNDERS && !left.is_empty() {
+            let other_domain = left.iter().position(|one| !domains.contains(&one.domain)).unwrap_or(0);
+            let one = left.remove(other_domain);
+            domains.push(one.domain.clone());
+            founders.push(one.founder.clone());
+        }
+        // No tolerated domains may hold as many shares as sign: then another host is waited for.
+        let tolerate = forming.genesis.genesis().tolerate;
+        let spread = seats_are_spread(FOUNDERS_T, tolerate, domains.iter().map(String::as_str));
+        if founders.len() < FOUNDERS || !spread {
+            return;
+        }
+        let attempt = RequestId(self.generator.bytes());
+        let own = self.own.transport;
+        self.on_call(now, own, attempt, &founders, actions);
+        let message = Message::FoundingCall { attempt, founders };
+        let Some(forming) = &mut self.forming else { return };
+        let others = forming.attempt.as_ref().map(Attempt::others).unwrap_or_default();
+        // The call goes before the challenges that this host has for them already.
+        let calls = others.into_iter().map(|(to, _)| (Lane::Direct, to, message.clone()));
+        forming.outbox.splice(0..0, calls);
+        self.send_outbox(0, actions);
+    }
+
+    /// Three are called to found.
+    pub(super) fn on_call(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        attempt: RequestId,
+        founders: &[Founder],
+        actions: &mut Actions,
+    ) {
+        let (suite, own) = (self.ground.suite.clone(), self.own.host);
+        let own_key = self.own.transport;
+        let Some(forming) = &mut self.forming else { return };
+        let calls = forming.contact.as_ref().map_or(own_key, |contact| contact.transport);
+        let mut keys: Vec<TransportKey> = founders.iter().map(|founder| founder.hello.keys.transport).collect();
+        keys.sort_unstable();
+        if forming.voted.as_ref().is_some_and(|voted| *voted != keys) {
+            return;
+        }
+        if from != calls || forming.attempt.as_ref().is_some_and(|known| known.id == attempt) {
+            return;
+        }
+        let deadline = now.monotonic.plus(FOUNDING_MS);
+        let begun = Attempt::begin(
+            suite.as_ref(),
+            &mut self.generator,
+            &forming.genesis,
+            own,
+            attempt,
+            founders,
+            now.wall_ms,
+            deadline,
+        );
+        match begun {
+            Ok(begun) => {
+                forming.outbox.clear();
+                for (to, _) in begun.others() {
+                    let blobs = begun.blobs(&to).unwrap_or_default().to_vec();
+                    forming.outbox.push((Lane::Direct, to, Message::FoundingChallenge { attempt, blobs }));
+                }
+                forming.attempt = Some(begun);
+                if calls != own_key {
+                    self.send_outbox(0, actions);
+                }
+            }
+            Err(check) => {
+                // One of the gathered does not hold up any more: it is to come again.
+                forming.gathered.clear();
+                self.refusal(Refused::new(check, Subject::Request), actions);
+            }
+        }
+    }
+
+    fn attempt_of(&mut self, from: &TransportKey, attempt: &RequestId) -> Option<(crate::types::HostId, &mut Attempt)> {
+        let known = self.forming.as_mut()?.attempt.as_mut().filter(|known| known.id == *attempt)?;
+        let host = known.founder(from)?;
+        Some((host, known))
+    }
+
+    /// Another founder challenges this one's chip.
+    pub(super) fn on_founding_challenge(
+        &mut self,
+        from: TransportKey,
+        attempt: RequestId,
+        blobs: Vec<CredentialBlob>,
+        actions: &mut Actions,
+    ) {
+        if self.attempt_of(&from, &attempt).is_none() {
+            return;
+        }
+        let answered = self.forming.as_ref().is_some_and(|forming| {
+            let is_answer = |message: &Message| matches!(message, Message::FoundingAnswer { .. });
+            forming.outbox.iter().any(|(_, to, message)| *to == from && is_answer(message))
+        });
+        if !answered && !self.tpm.values().any(|purpose| *purpose == TpmUse::Challenge(from)) {
+            self.ask_tpm(TpmUse::Challenge(from), TpmRequest::Activate(blobs), actions);
+        }
+    }
+
+    pub(super) fn is_founding_with(&self, from: &TransportKey) -> bool {
+        let attempt = self.forming.as_ref().and_then(|forming| forming.attempt.as_ref());
+        attempt.is_some_and(|attempt| attempt.founder(from).is_some())
+    }
+
+    /// What the answer to a founder's challenge quotes over.
+    pub(super) fn founding_digest(&self, from: &TransportKey, secrets: &[SecretBytes]) -> Option<Digest> {
+        let forming = self.forming.as_ref()?;
+        let attempt = forming.attempt.as_ref().filter(|attempt| attempt.founder(from).is_some())?;
+        Some(answer_digest(forming.genesis.mesh(), secrets, &attempt.own_bound()?))
+    }
+
+    /// The quote over a founder's secrets is here.
+    pub(super) fn answer_founder(&mut self, to: TransportKey, quote: Quote, actions: &mut Actions) {
+        let Some(forming) = &mut self.forming else { return };
+        let Some(attempt) = &forming.attempt else { return };
+        let message = Message::FoundingAnswer { attempt: attempt.id, session: *attempt.session(), quote };
+        let before = forming.outbox.len();
+        forming.outbox.push((Lane::Direct, to, message));
+        self.send_outbox(before, actions);
+    }
+
+    pub(super) fn on_founding_answer(
+        &mut self,
+        from: TransportKey,
+        attempt: RequestId,
+        session: HpkePublic,
+        quote: &Quote,
+        actions: &mut Actions,
+    ) {
+        let suite = self.ground.suite.clone();
+        let Some((host, known)) = self.attempt_of(&from, &attempt) else { return };
+        match known.answered(suite.as_ref(), &host, session, quote) {
+            Ok(false) => {}
+            Ok(true) => self.deal_founding(actions),
+            Err(check) => self.founding_failed(from, check, actions),
+        }
+    }
+
+    /// Both others have proven their chips: only now this founder deals.
+    fn deal_founding(&mut self, actions: &mut Actions) {
+        let suite = self.ground.suite.clone();
+        let Some(forming) = &mut self.forming else { return };
+        let dealt = forming.outbox.iter().any(|(_, _, message)| matches!(message, Message::FoundingDeal { .. }));
+        let Some(known) = forming.attempt.as_ref().filter(|_| !dealt) else { return };
+        let Some(deal) = known.deal(suite.as_ref(), &mut self.generator) else { return };
+        let attempt = known.id;
+        self.tell_founders(Lane::Direct, &Message::FoundingDeal { attempt, deal: deal.clone() }, actions);
+        let own = self.own.transport;
+        self.on_founding_deal(own, attempt, &deal, actions);
+    }
+
+    pub(super) fn on_founding_deal(
+        &mut self,
+        from: TransportKey,
+        attempt: RequestId,
+        deal: &KeyDeal,
+        actions: &mut Actions,
+    ) {
+        let suite = self.ground.suite.clone();
+        let Some((host, known)) = self.attempt_of(&from, &attempt) else { return };
+        match known.dealt(suite.as_ref(), &host, deal) {
+            Ok(false) => {}
+            Ok(true) => self.vote_founding(actions),
+            Err(check) => self.founding_failed(from, check, actions),
+        }
+    }
+
+    /// All deals add up: this founder's share is written, and only then its vote leaves.
+    fn vote_founding(&mut self, actions: &mut Actions) {
+        let suite = self.ground.suite.clone();
+        let Some(forming) = &mut self.forming else { return };
+        let voted = forming.outbox.iter().any(|(_, _, message)| matches!(message, Message::FoundingVote { .. }));
+        let Some(known) = forming.attempt.as_ref().filter(|_| !voted) else { return };
+        let Some(outcome) = known.outcome() else { return };
+        let Some(resting) = self.own.seal_share(&outcome.setup, &outcome.share) else { return };
+        let Some(vote) = known.vote(suite.as_ref(), &self.own.identity.transport) else { return };
+        let (attempt, key) = (known.id, share_row(&outcome.setup));
+        self.resting.insert(key.clone(), resting.to_bytes());
+        let write = Write { table: Table::Keys, key, value: Some(resting.to_bytes()) };
+        let own = self.own.transport;
+        let Some(forming) = &mut self.forming else { return };
+        let mut voted: Vec<TransportKey> =
+            forming.attempt.iter().flat_map(Attempt::others).map(|(key, _)| key).collect();
+        voted.push(own);
+        voted.sort_unstable();
+        forming.voted = Some(voted);
+        actions.push(Action::Persist { lane: Lane::Records, writes: vec![write, forming.row()] });
+        self.tell_founders(Lane::Records, &Message::FoundingVote { attempt, vote: vote.clone() }, actions);
+        // This founder's own word comes the same way as the others': when it is on disk.
+        let (to, message) = (self.own.transport, Box::new(Message::FoundingVote { attempt, vote }));
+        actions.push(Action::Send { lane: Lane::Records, to, address: self.config.address.clone(), message });
+    }
+
+    pub(super) fn on_founding_vote(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        attempt: RequestId,
+        vote: &Vote,
+        actions: &mut Actions,
+    ) {
+        let suite = self.ground.suite.clone();
+        let Some(genesis) = self.forming.as_ref().map(|forming| forming.genesis.clone()) else { return };
+        let Some((host, known)) = self.attempt_of(&from, &attempt) else { return };
+        match known.voted(suite.as_ref(), &genesis, &host, vote) {
+            Ok(None) => {}
+            Ok(Some(founding)) => self.end_forming(now, &founding, actions),
+            Err(check) => self.founding_failed(from, check, actions),
+        }
+    }
+
+    /// A founded host takes this one for a founder that voted: shown this host's ticket, it shows the founding.
+    pub(super) fn greet_founder(&self, to: TransportKey, actions: &mut Actions) {
+        let founded_with = |voted: &Vec<TransportKey>| voted.contains(&to);
+        let Some(forming) = self.forming.as_ref().filter(|forming| forming.voted.as_ref().is_some_and(founded_with))
+        else {
+            return; // a ticket is shown to nobody else
+        };
+        let hello = match (&self.joining, &forming.keys) {
+            (Some(joining), _) => joining.hello(),
+            (None, Some(keys)) => {
+                let address = self.config.address.clone();
+                let (request, ticket) = (RequestId::ZERO, forming.ticket.clone());
+                Some(EnrolHello { request, ticket, keys: keys.clone(), address })
+            }
+            (None, None) => None,
+        };
+        if let Some(hello) = hello {
+            self.send_joiner(Lane::Records, to, Message::EnrolHello(hello), actions);
+        }
+    }
+
+    /// Another founder ended the forming while this one missed a vote.
+    pub(super) fn on_founding_done(&mut self, now: Now, founding: &Founding, actions: &mut Actions) {
+        let Some(forming) = &self.forming else { return };
+        let same = crate::types::sha256(&founding.genesis.bytes).0 == forming.genesis.mesh().0;
+        let mine = founding.founders.iter().any(|founder| founder.record.transport == self.own.transport);
+        if same && mine {
+            self.end_forming(now, founding, actions);
+        }
+    }
+
+    fn founding_failed(&mut self, from: TransportKey, check: Check, actions: &mut Actions) {
+        if let Some(forming) = &mut self.forming {
+            forming.attempt = None;
+            forming.outbox.clear();
+            forming.gathered.remove(&from);
+        }
+        let subject = Subject::Request;
+        self.refusal(Refused::new(check, subject), actions);
+        if from != self.own.transport {
+            actions.push(Action::Disconnect { peer: from, why: Misbehaved::BadDeal });
+        }
+    }
+
+    /// The record that ends the forming: the first of the log, the same at all three.
+    fn end_forming(&mut self, now: Now, founding: &Founding, actions: &mut Actions) {
+        let command = wire::encode(&Command::Found(Box::new(founding.clone())));
+        let entry = LogEntry { index: 1, term: 1, change: None, command };
+        if self.ground.records.applied() > 0 {
+            return;
+        }
+        // Not before it was applied to a state of its own is anything of this host's changed.
+        if Records::default().apply(self.ground.suite.as_ref(), &entry).is_err() {
+            return;
+        }
+        let Some(forming) = self.forming.take() else { return };
+        let others = forming.attempt.as_ref().map(Attempt::others).unwrap_or_default();
+        let pins = Pins { mesh: *forming.genesis.mesh(), key: founding.key.commitments.first().copied() };
+        let contacts: Vec<Contact> = others
+            .iter()
+            .map(|(transport, address)| Contact { transport: *transport, address: address.clone() })
+            .collect();
+        let fallback = forming.contact.clone().into_iter().collect();
+        let membership = Membership { pins, contacts: if contacts.is_empty() { fallback } else { contacts } };
+        let hard = Hard { term: 1, vote: 0, commit: 1 };
+        let seat = founding.founders.iter().position(|founder| founder.record.host == self.own.host);
+        let seat = seat.and_then(|at| u64::try_from(at + 1).ok()).unwrap_or(0);
+        let mut writes = self.entry_rows(std::slice::from_ref(&entry));
+        writes.push(RaftRow { seat, hard }.write());
+        writes.push(self.remember(membership));
+        writes.push(no_longer_forming());
+        actions.push(Action::Persist { lane: Lane::Records, writes });
+        actions.push(Action::Report(Report::Founded));
+        let _applied_above = self.apply_entry(now, &entry, actions);
+        self.take_seat(now, hard);
+        for (to, address) in others {
+            let message = Box::new(Message::FoundingDone(Box::new(founding.clone())));
+            actions.push(Action::Send { lane: Lane::Records, to, address, message });
+        }
+    }
+}

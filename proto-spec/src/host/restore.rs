@@ -1,0 +1,106 @@
+//! A host as it was saved: what is on disk becomes a host again, or says why it cannot.
+
+use std::sync::Arc;
+
+use super::committee::RaftRow;
+use super::forming::FormingRow;
+use super::own::Own;
+use super::{Config, Ground, Host, Identity, Membership, Saved};
+use crate::beacon::{Calendar, Epochs, SignedBeacon};
+use crate::cms::election::LogEntry;
+use crate::cms::records::Records;
+use crate::holder::StoredShare;
+use crate::limits::{ENTRY_MAX, HEAD_MAX, SSHSIG_MAX};
+use crate::suite::{Seed, Suite};
+use crate::types::{Digest, Now, Round, TicketSerial, Time};
+use crate::wire;
+
+/// Why a host does not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// The identity's keys do not parse.
+    #[error("the keys of this host do not parse")]
+    Identity,
+    /// The membership row does not read back.
+    #[error("the membership does not read back")]
+    Membership,
+    /// The log has a gap, or its row of what a voter must not forget does not read back.
+    #[error("the log does not read back")]
+    Log,
+    /// A share does not read back.
+    #[error("a share does not read back")]
+    Share,
+}
+
+/// Bound of one row of [`Table::Shares`].
+const STORED_SHARE_MAX: usize = HEAD_MAX + SSHSIG_MAX + 8 * 1024;
+
+impl Host {
+    /// A host as it was saved.
+    ///
+    /// # Errors
+    /// What does not read back.
+    pub fn restore(
+        config: Config,
+        identity: Identity,
+        suite: Arc<dyn Suite>,
+        seed: &Seed,
+        saved: Saved,
+    ) -> Result<Self, RestoreError> {
+        let own = Own::new(suite.as_ref(), identity).ok_or(RestoreError::Identity)?;
+        let log = saved.records.iter().map(|bytes| wire::decode::<LogEntry>(bytes, ENTRY_MAX + 64));
+        let log = log.collect::<Result<Vec<_>, _>>().map_err(|_| RestoreError::Log)?;
+        let raft = saved.raft.map(|bytes| wire::decode::<RaftRow>(&bytes, ENTRY_MAX)).transpose();
+        let raft = raft.map_err(|_| RestoreError::Log)?;
+        let hard = raft.as_ref().map(|row| row.hard).unwrap_or_default();
+        let mut records = Records::default();
+        for (index, entry) in (1..=hard.commit).zip(&log) {
+            if entry.index != index {
+                return Err(RestoreError::Log);
+            }
+            let _refused_by_all = records.apply(suite.as_ref(), entry);
+        }
+        let membership = saved
+            .membership
+            .map(|bytes| wire::decode::<Membership>(&bytes, ENTRY_MAX).map_err(|_| RestoreError::Membership))
+            .transpose()?;
+        let floor = saved
+            .epoch
+            .and_then(|bytes| wire::decode::<SignedBeacon>(&bytes, ENTRY_MAX).ok())
+            .map_or(Round(0), |epoch| epoch.round);
+        let calendar = records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
+        let ground = Ground { suite, records, epochs: Epochs::above(floor), calendar };
+        let mut host = Self::empty(config, own, ground, seed);
+        host.membership = membership;
+        host.last_row = log.last().map_or(0, |entry| entry.index);
+        host.log = log;
+        host.resting = saved.keys.into_iter().collect();
+        host.tickets = saved.tickets.iter().filter_map(|(serial, digest)| ticket_of(serial, digest)).collect();
+        host.restore_shares(saved.shares)?;
+        host.load_share();
+        // A seat under another id was lost with its hard state: this host must not vote as if it had not.
+        let seat = host.ground.records.committee().and_then(|committee| committee.seat_of(&host.own.host));
+        if raft.is_some_and(|row| seat.is_some_and(|seat| seat.id == row.seat)) {
+            host.take_seat(Now { monotonic: Time(0), wall_ms: 0 }, hard);
+        }
+        if let Some(bytes) = saved.forming {
+            let row: FormingRow = wire::decode(&bytes, ENTRY_MAX).map_err(|_| RestoreError::Membership)?;
+            host.restore_forming(&row).ok_or(RestoreError::Membership)?;
+        }
+        Ok(host)
+    }
+
+    fn restore_shares(&mut self, shares: Vec<Vec<u8>>) -> Result<(), RestoreError> {
+        for bytes in shares {
+            let view = self.ground.view(Now { monotonic: Time(0), wall_ms: 0 }, None).ok_or(RestoreError::Share)?;
+            let stored: StoredShare = wire::decode(&bytes, STORED_SHARE_MAX).map_err(|_| RestoreError::Share)?;
+            self.holder.restore(view, stored).map_err(|_| RestoreError::Share)?;
+        }
+        Ok(())
+    }
+}
+
+/// A row of [`Table::Tickets`].
+fn ticket_of(serial: &[u8], digest: &[u8]) -> Option<(TicketSerial, Digest)> {
+    Some((TicketSerial::from_slice(serial)?, Digest::from_slice(digest)?))
+}

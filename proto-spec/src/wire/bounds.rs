@@ -1,0 +1,73 @@
+//! Lists inside messages, held against their bounds before anything looks at them.
+
+use super::message::{EnrolHello, Entrusting, Message};
+use crate::cms::committee::FOUNDERS;
+use crate::error::DecodeError;
+use crate::founding::Founder;
+use crate::limits::{
+    ADDRESS_MAX, COMMITTEE_MAX, EKS_MAX, ENTRY_MAX, MEMBERS_MAX, PAGE_ENTRIES_MAX, PIECES_MAX, SEALED_SHARE_MAX,
+    SHARD_MAP_MAX, SHARES_MAX,
+};
+
+impl EnrolHello {
+    fn within_bounds(&self) -> bool {
+        self.keys.within_bounds() && self.address.0.len() <= ADDRESS_MAX
+    }
+}
+
+impl Message {
+    /// Lists that no later check bounds by itself.
+    pub(super) fn check_bounds(&self) -> Result<(), DecodeError> {
+        let bound = |name, length: usize, max: usize| {
+            if length > max { Err(DecodeError::Bound(name)) } else { Ok(()) }
+        };
+        match self {
+            Self::EnrolHello(hello) if !hello.within_bounds() => Err(DecodeError::Bound("joiner keys")),
+            Self::EnrolChallenge { blobs } => bound("blobs", blobs.len(), EKS_MAX),
+            Self::EnrolCommittee { committee, .. } => {
+                bound("committee", committee.len(), COMMITTEE_MAX)?;
+                committee.iter().try_for_each(|one| bound("address", one.address.0.len(), ADDRESS_MAX))
+            }
+            Self::EnrolAdmit { parts, .. } => bound("parts", parts.len(), COMMITTEE_MAX),
+            Self::FoundingCall { founders, .. } => {
+                bound("founders", founders.len(), FOUNDERS)?;
+                let sound = |one: &Founder| one.hello.within_bounds();
+                if founders.iter().all(sound) { Ok(()) } else { Err(DecodeError::Bound("founder")) }
+            }
+            Self::FoundingChallenge { blobs, .. } => bound("blobs", blobs.len(), EKS_MAX),
+            Self::FoundingDeal { deal, .. } | Self::KeyDealt { deal, .. } if !deal.within_bounds() => {
+                Err(DecodeError::Bound("deal"))
+            }
+            Self::FoundingVote { vote, .. } => bound("parts", vote.parts.len(), FOUNDERS + 1),
+            Self::FoundingDone(founding) => bound("founders", founding.founders.len(), FOUNDERS),
+            Self::Ballot(ballot) if !ballot.within_bounds() => Err(DecodeError::Bound("ballot")),
+            Self::Ballot(ballot) => {
+                ballot.entries.iter().try_for_each(|entry| bound("entry", entry.command.len(), ENTRY_MAX))
+            }
+            Self::UnlockPart { sealed, .. } => bound("sealed", sealed.len(), SEALED_SHARE_MAX),
+            Self::Announce { presence: Some(presence), .. } => {
+                bound("presence", presence.len(), MEMBERS_MAX)?;
+                presence.iter().try_for_each(|one| bound("address", one.address.0.len(), ADDRESS_MAX))
+            }
+            Self::EvidenceAnnounce { address, .. } => bound("address", address.0.len(), ADDRESS_MAX),
+            Self::RecordsPage { entries, .. } => {
+                bound("entries", entries.len(), PAGE_ENTRIES_MAX)?;
+                entries.iter().try_for_each(|entry| bound("entry", entry.command.len(), ENTRY_MAX))
+            }
+            Self::PutBegin(order) | Self::Entrust(Entrusting { order, .. }) if !order.within_bounds() => {
+                Err(DecodeError::Bound("order"))
+            }
+            Self::PutBundle { bundle, .. } => bound("holders", bundle.holders.len(), SHARES_MAX),
+            Self::Entrusted { package, .. } if !package.within_bounds() => Err(DecodeError::Bound("package")),
+            Self::ShareStore { commitments, pieces, .. } => {
+                bound("commitments", commitments.len(), SHARES_MAX)?;
+                bound("pieces", pieces.len(), PIECES_MAX)
+            }
+            Self::PutRecord { receipts, .. } => bound("receipts", receipts.len(), SHARES_MAX),
+            Self::MapReply { file, .. } => bound("file", file.len(), SHARD_MAP_MAX),
+            Self::ShareReply { commitments, .. } => bound("commitments", commitments.len(), SHARES_MAX),
+            Self::PayloadReply { pieces, .. } => bound("pieces", pieces.len(), PIECES_MAX),
+            _ => Ok(()),
+        }
+    }
+}

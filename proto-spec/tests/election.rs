@@ -1,0 +1,261 @@
+//! Raft under the records, three voters in one test: who leads, what stands, and that no ballot panics a voter (P8).
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use spec::cms::election::{Ballot, BallotKind, Election, Hard, LogEntry, NotStepped, SeatChange};
+
+/// Voters 1, 2 and 3, their disks and what is under way between them.
+struct Net {
+    voters: Vec<Election>,
+    committed: Vec<Vec<LogEntry>>,
+    reads: Vec<Vec<(Vec<u8>, u64)>>,
+    wire: Vec<Ballot>,
+    cut: BTreeSet<u64>,
+}
+
+fn voter(id: u64) -> Election {
+    let first = LogEntry { index: 1, term: 1, change: None, command: b"founding".to_vec() };
+    let hard = Hard { term: 1, vote: 0, commit: 1 };
+    Election::new(id, &[1, 2, 3], &[], &[first], hard, [u8::try_from(id).expect("small"); 32]).expect("a voter")
+}
+
+impl Net {
+    fn new() -> Self {
+        Self {
+            voters: (1..=3).map(voter).collect(),
+            committed: vec![Vec::new(); 3],
+            reads: vec![Vec::new(); 3],
+            wire: Vec::new(),
+            cut: BTreeSet::new(),
+        }
+    }
+
+    fn settle(&mut self) {
+        loop {
+            for at in 0..3 {
+                while self.voters[at].has_ready() {
+                    let ready = self.voters[at].take_ready();
+                    self.wire.extend(ready.at_once);
+                    self.wire.extend(ready.after_write);
+                    for entry in &ready.committed {
+                        self.voters[at].applied(entry.index);
+                    }
+                    self.committed[at].extend(ready.committed);
+                    self.reads[at].extend(ready.reads);
+                    self.voters[at].persisted(ready.number);
+                }
+            }
+            if self.wire.is_empty() {
+                return;
+            }
+            for ballot in std::mem::take(&mut self.wire) {
+                if self.cut.contains(&ballot.from) || self.cut.contains(&ballot.to) {
+                    continue;
+                }
+                let to = usize::try_from(ballot.to - 1).expect("small");
+                assert_eq!(self.voters[to].step(ballot.from, &ballot), Ok(()), "{ballot:?}");
+            }
+        }
+    }
+
+    fn ticks(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.voters.iter_mut().for_each(Election::tick);
+            self.settle();
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        (0..3).filter(|at| !self.cut.contains(&(u64::try_from(*at).expect("small") + 1))).find(|at| {
+            let applied = self.committed[*at].last().map_or(1, |entry| entry.index);
+            self.voters[*at].leads(applied)
+        })
+    }
+}
+
+#[test]
+fn p4_a_leader_that_is_cut_off_steps_down_and_another_goes_on() {
+    let mut net = Net::new();
+    net.ticks(60);
+    let first = net.leader().expect("somebody leads");
+    let (index, term) = net.voters[first].propose(b"one".to_vec(), None).expect("a proposal");
+    net.settle();
+    for committed in &net.committed {
+        assert!(committed.iter().any(|entry| entry.index == index && entry.term == term && entry.command == b"one"));
+    }
+    net.cut.insert(u64::try_from(first).expect("small") + 1);
+    let lost = net.voters[first].propose(b"lost".to_vec(), None).expect("it does not know yet");
+    net.ticks(60);
+    let second = net.leader().expect("another leads");
+    assert_ne!(first, second);
+    assert!(!net.voters[first].is_leader(), "without a majority nobody leads for long");
+    assert!(net.voters[first].propose(b"late".to_vec(), None).is_none());
+    net.voters[second].propose(b"two".to_vec(), None).expect("a proposal");
+    net.settle();
+    net.cut.clear();
+    net.ticks(60);
+    let last = |at: usize| net.committed[at].iter().filter(|e| !e.command.is_empty()).map(|e| e.command.clone());
+    assert_eq!(last(first).collect::<Vec<_>>(), [b"one".to_vec(), b"two".to_vec()]);
+    assert!(net.committed[first].iter().all(|entry| (entry.index, entry.term) != lost));
+}
+
+#[test]
+fn a_read_is_answered_only_while_a_majority_follows() {
+    let mut net = Net::new();
+    net.ticks(60);
+    let leader = net.leader().expect("somebody leads");
+    net.voters[leader].read(b"now");
+    net.settle();
+    assert_eq!(net.reads[leader].len(), 1);
+    net.cut.insert(u64::try_from(leader).expect("small") + 1);
+    net.voters[leader].read(b"later");
+    net.ticks(60);
+    assert_eq!(net.reads[leader].len(), 1, "a leader without a majority answers nothing");
+}
+
+#[test]
+fn a_message_of_somebody_elses_seat_is_refused() {
+    let mut one = voter(1);
+    let vote = ballot(BallotKind::Vote, 2, 1, 5);
+    assert_eq!(one.step(3, &vote), Err(NotStepped::Nonsense), "the connection proved seat 3");
+    assert_eq!(one.step(2, &Ballot { to: 9, ..vote.clone() }), Err(NotStepped::Seat));
+    let far = Ballot { term: u64::MAX, ..vote };
+    assert_eq!(one.step(2, &far), Err(NotStepped::Nonsense), "a term that would run over");
+}
+
+#[test]
+fn what_a_voter_cannot_have_seen_is_not_stepped() {
+    let mut one = voter(1);
+    let heartbeat = Ballot { commit: 99, ..ballot(BallotKind::Heartbeat, 2, 1, 2) };
+    assert_eq!(one.step(2, &heartbeat), Err(NotStepped::Nonsense), "a commit beyond the log");
+    let entry = |index, term| LogEntry { index, term, change: None, command: Vec::new() };
+    let append = |index, entries| Ballot { index, log_term: 1, entries, ..ballot(BallotKind::Append, 2, 1, 2) };
+    assert_eq!(one.step(2, &append(1, vec![entry(3, 2)])), Err(NotStepped::Nonsense), "a gap");
+    assert_eq!(one.step(2, &append(1, vec![entry(2, 7)])), Err(NotStepped::Nonsense), "an entry of the future");
+    let rewritten = Ballot { log_term: 0, ..append(0, vec![entry(1, 2)]) };
+    assert_eq!(one.step(2, &rewritten), Err(NotStepped::Nonsense), "what is committed is committed");
+    assert_eq!(one.step(2, &append(1, vec![entry(2, 2)])), Ok(()));
+    assert_eq!(one.step(3, &ballot(BallotKind::TimeoutNow, 3, 1, 2)), Err(NotStepped::Nonsense), "not the leader");
+}
+
+#[test]
+fn a_lost_hard_state_starts_no_voter() {
+    let entry = LogEntry { index: 2, term: 1, change: None, command: Vec::new() };
+    assert!(Election::new(1, &[1, 2, 3], &[], &[entry], Hard::default(), [0; 32]).is_none(), "a gap");
+    let hard = Hard { term: 3, vote: 0, commit: 7 };
+    assert!(Election::new(1, &[1, 2, 3], &[], &[], hard, [0; 32]).is_none(), "the log is gone");
+}
+
+fn ballot(kind: BallotKind, from: u64, to: u64, term: u64) -> Ballot {
+    Ballot {
+        kind,
+        from,
+        to,
+        term,
+        log_term: 0,
+        index: 0,
+        entries: Vec::new(),
+        commit: 0,
+        commit_term: 0,
+        reject: false,
+        reject_hint: 0,
+        context: Vec::new(),
+    }
+}
+
+const KINDS: [BallotKind; 9] = [
+    BallotKind::PreVote,
+    BallotKind::PreVoteReply,
+    BallotKind::Vote,
+    BallotKind::VoteReply,
+    BallotKind::Append,
+    BallotKind::AppendReply,
+    BallotKind::Heartbeat,
+    BallotKind::HeartbeatReply,
+    BallotKind::TimeoutNow,
+];
+
+/// Small numbers meet the log; the others are what a liar tries.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => 0_u64..8, 1 => Just(u64::MAX), 1 => Just(u64::MAX - 1), 1 => any::<u64>()]
+}
+
+fn change() -> impl Strategy<Value = Option<SeatChange>> {
+    prop_oneof![
+        3 => Just(None),
+        1 => number().prop_map(|id| Some(SeatChange::Learner(id))),
+        1 => number().prop_map(|id| Some(SeatChange::Voter(id))),
+        1 => number().prop_map(|id| Some(SeatChange::Remove(id))),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = LogEntry> {
+    (number(), number(), change()).prop_map(|(index, term, change)| LogEntry { index, term, change, command: vec![7] })
+}
+
+prop_compose! {
+    fn hostile()(
+        kind in 0_usize..9,
+        from in 2_u64..=3,
+        (term, log_term, index) in (number(), number(), number()),
+        entries in proptest::collection::vec(entry(), 0..3),
+        (commit, commit_term, reject, reject_hint) in (number(), number(), any::<bool>(), number()),
+        context in proptest::collection::vec(any::<u8>(), 0..20),
+    ) -> Ballot {
+        Ballot { kind: KINDS[kind], from, to: 1, term, log_term, index, entries, commit, commit_term, reject,
+            reject_hint, context }
+    }
+}
+
+fn drain(voter: &mut Election) {
+    while voter.has_ready() {
+        let ready = voter.take_ready();
+        for entry in &ready.committed {
+            if entry.change.is_some() {
+                voter.apply_change(None);
+            }
+            voter.applied(entry.index);
+        }
+        voter.persisted(ready.number);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn p8_no_sequence_of_ballots_panics_a_voter(ballots in proptest::collection::vec((hostile(), 0_usize..30), 1..12)) {
+        let mut one = voter(1);
+        for (ballot, ticks) in ballots {
+            let _taken_or_not = one.step(ballot.from, &ballot);
+            drain(&mut one);
+            for _ in 0..ticks {
+                one.tick();
+                drain(&mut one);
+            }
+        }
+    }
+
+    #[test]
+    fn p8_no_sequence_of_ballots_panics_a_leader(ballots in proptest::collection::vec((hostile(), 0_usize..4), 1..12)) {
+        let mut net = Net::new();
+        net.ticks(60);
+        let leader = net.leader().expect("somebody leads");
+        let own = u64::try_from(leader).expect("small") + 1;
+        for (ballot, ticks) in ballots {
+            // Of the others, in the leader's own term where it is a small number: only that is acted on.
+            let from = if ballot.from == own { 1 } else { ballot.from };
+            let term = if ballot.term < 8 { net.voters[leader].term() } else { ballot.term };
+            let one = &mut net.voters[leader];
+            let _taken_or_not = one.step(from, &Ballot { from, to: own, term, ..ballot });
+            drain(one);
+            for _ in 0..ticks {
+                one.tick();
+                drain(one);
+            }
+        }
+    }
+}
