@@ -37,9 +37,11 @@ fix: setup
 
 sim: build
 	target/debug/sim swarm crash --seeds $(SEEDS)
+	target/debug/sim swarm partition --seeds $(SEEDS)
 
 testnet: build
 	target/debug/testnet run keep
 	target/debug/testnet run restart --rounds $(ROUNDS)
+	target/debug/testnet run failover --rounds $(ROUNDS)
 	target/debug/testnet run outside
 	target/debug/testnet run chips
