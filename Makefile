@@ -42,6 +42,7 @@ sim: build
 testnet: build
 	target/debug/testnet run keep
 	target/debug/testnet run restart --rounds $(ROUNDS)
+	target/debug/testnet run powercut --rounds $(ROUNDS)
 	target/debug/testnet run failover --rounds $(ROUNDS)
 	target/debug/testnet run outside
 	target/debug/testnet run chips

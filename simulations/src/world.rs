@@ -90,6 +90,8 @@ pub struct World {
     pub answers: VecDeque<Answer>,
     /// Peers that were thrown out, where a hostile one plays along; otherwise that is a finding.
     pub thrown_out: Option<Vec<(usize, Misbehaved)>>,
+    /// Everything that arrives somewhere, where somebody listens in: to whom, from whom, which bytes.
+    pub overheard: Option<Vec<(usize, TransportKey, Vec<u8>)>>,
     /// Milliseconds by which a machine's wall clock runs ahead.
     pub clocks_ahead_ms: BTreeMap<usize, u64>,
     /// Whether messages get lost now.
@@ -118,6 +120,7 @@ impl World {
             checkers: Checkers::default(),
             answers: VecDeque::new(),
             thrown_out: None,
+            overheard: None,
             clocks_ahead_ms: BTreeMap::new(),
             faults: false,
             cut_off: std::collections::BTreeSet::new(),
@@ -242,7 +245,11 @@ impl World {
         self.feed(machine, event);
     }
 
-    fn deliver(&mut self, to: usize, from: TransportKey, bytes: &[u8]) {
+    /// Bytes arrive.
+    pub fn deliver(&mut self, to: usize, from: TransportKey, bytes: &[u8]) {
+        if let Some(all) = &mut self.overheard {
+            all.push((to, from, bytes.to_vec()));
+        }
         let Some(running) = self.machines.get(to).and_then(|machine| machine.running.as_ref()) else { return };
         let event = match decode_message(&running.host.mesh(), bytes) {
             Ok(message) => Event::Message { from, message: Box::new(message) },

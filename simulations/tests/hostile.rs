@@ -264,3 +264,34 @@ fn ten_readings_at_once_are_all_answered() {
     }
     assert_eq!(answered, 10);
 }
+
+#[test]
+fn a_recorded_unlock_opens_nothing_after_a_restart() {
+    let mut run = mesh();
+    let unlocked = |run: &mut Run| match run.ask(4, LocalCommand::Status, WAIT_MS) {
+        Some(Ok(LocalReply::Status(status))) => status.unlocked,
+        other => panic!("no status: {other:?}"),
+    };
+    run.world.overheard = Some(Vec::new());
+    run.world.crash(4);
+    run.world.start(4);
+    assert!(!unlocked(&mut run), "a start locks");
+    run.settle(10_000);
+    assert!(unlocked(&mut run), "its peers unlock it");
+    let recorded = run.world.overheard.take().expect("what was overheard");
+    assert!(recorded.iter().any(|(to, ..)| *to == 4));
+    for machine in 0..5 {
+        run.world.crash(machine);
+    }
+    run.world.start(4);
+    for (_, from, bytes) in recorded.iter().filter(|(to, ..)| *to == 4) {
+        run.world.deliver(4, *from, bytes);
+    }
+    run.settle(10_000);
+    assert!(!unlocked(&mut run), "the session key of then is gone");
+    for machine in 0..4 {
+        run.world.start(machine);
+    }
+    run.settle(20_000);
+    assert!(unlocked(&mut run), "its peers are back");
+}

@@ -33,6 +33,11 @@ fn p3_acknowledged_puts_survive_sigkill_of_all_and_a_power_cut_of_the_tpms() {
 }
 
 #[test]
+fn p10_after_a_power_cut_of_all_reads_work_again_with_no_human_and_a_host_alone_opens_nothing() {
+    run("powercut", &["--rounds", "1"]);
+}
+
+#[test]
 fn p4_when_the_leader_is_killed_another_goes_on_and_nothing_is_lost_or_doubled() {
     run("failover", &["--rounds", "2"]);
 }

@@ -65,7 +65,8 @@ impl Host {
         self.take_beacon(now, &shown.epoch, actions);
         match self.unlock_part(now, &from, number, shown) {
             Ok(message) => self.send(Lane::Direct, from, message, actions),
-            // It asks again by itself: what is refused is told to the log, and to its `status` by its own.
+            // Everybody is starting: it asks again by itself.
+            Err(check) if check.is_passing() => {}
             Err(check) => {
                 let subject = Subject::Host(shown.evidence.evidence.host);
                 self.refusal(crate::error::Refused::new(check, subject), actions);

@@ -4,6 +4,7 @@ mod chips;
 mod failover;
 mod keep;
 mod outside;
+mod powercut;
 mod restart;
 
 use std::path::PathBuf;
@@ -46,9 +47,10 @@ pub(crate) struct Stage<'a> {
 type Script = fn(&mut Stage<'_>) -> Result<Map<String, Value>, TestnetError>;
 
 /// Name, hosts by default, script.
-const SCENARIOS: [(&str, usize, Script); 5] = [
+const SCENARIOS: [(&str, usize, Script); 6] = [
     ("keep", 9, keep::play),
     ("restart", 5, restart::play),
+    ("powercut", 5, powercut::play),
     ("failover", 7, failover::play),
     ("outside", 3, outside::play),
     ("chips", 3, chips::play),

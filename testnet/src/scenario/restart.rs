@@ -14,10 +14,10 @@ use crate::mesh::{Mesh, TestnetError};
 /// Loaders at once.
 const LOADERS: usize = 2;
 
-struct Load {
-    stop: AtomicBool,
+pub(super) struct Load {
+    pub(super) stop: AtomicBool,
     tried: Mutex<usize>,
-    acknowledged: Mutex<Vec<(String, Vec<u8>)>>,
+    pub(super) acknowledged: Mutex<Vec<(String, Vec<u8>)>>,
 }
 
 pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetError> {
@@ -25,19 +25,11 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
     let mut tried = 0;
     for round in 1..=stage.options.rounds {
         let pause = 400 + stage.below(2_600);
-        let load = Load { stop: AtomicBool::new(false), tried: Mutex::new(0), acknowledged: Mutex::new(Vec::new()) };
-        let machines = stage.mesh.machines.clone();
-        std::thread::scope(|scope| {
-            for loader in 0..LOADERS {
-                let (load, mesh, machines) = (&load, &stage.mesh, &machines);
-                scope.spawn(move || put_until_stopped(load, mesh, machines, round, loader));
-            }
+        let load = load_all(stage, round, |load| {
             std::thread::sleep(Duration::from_millis(u64::try_from(pause).unwrap_or(0)));
             // The daemons die under the load; the loaders see broken requests and count only what was acknowledged.
-            for machine in &machines {
-                if let Some(id) = machine.daemon {
-                    crate::children::kill(id);
-                }
+            for id in stage.mesh.machines.iter().filter_map(|machine| machine.daemon) {
+                crate::children::kill(id);
             }
             load.stop.store(true, Ordering::Relaxed);
         });
@@ -75,6 +67,20 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
     Ok(figures)
 }
 
+/// Puts through all hosts until `meanwhile` has told them to stop.
+pub(super) fn load_all(stage: &Stage<'_>, round: u64, meanwhile: impl FnOnce(&Load)) -> Load {
+    let load = Load { stop: AtomicBool::new(false), tried: Mutex::new(0), acknowledged: Mutex::new(Vec::new()) };
+    let machines = stage.mesh.machines.clone();
+    std::thread::scope(|scope| {
+        for loader in 0..LOADERS {
+            let (load, mesh, machines) = (&load, &stage.mesh, &machines);
+            scope.spawn(move || put_until_stopped(load, mesh, machines, round, loader));
+        }
+        meanwhile(&load);
+    });
+    load
+}
+
 fn put_until_stopped(load: &Load, mesh: &Mesh, machines: &[Machine], round: u64, loader: usize) {
     let mut number = loader;
     while !load.stop.load(Ordering::Relaxed) {
@@ -94,6 +100,6 @@ fn put_until_stopped(load: &Load, mesh: &Mesh, machines: &[Machine], round: u64,
     }
 }
 
-fn read_all(stage: &Stage<'_>, kept: &[(String, Vec<u8>)]) -> Result<(), TestnetError> {
+pub(super) fn read_all(stage: &Stage<'_>, kept: &[(String, Vec<u8>)]) -> Result<(), TestnetError> {
     kept.iter().try_for_each(|(name, content)| stage.expect(name, content))
 }
