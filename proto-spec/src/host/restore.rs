@@ -32,7 +32,7 @@ pub enum RestoreError {
     Share,
 }
 
-/// Bound of one row of [`Table::Shares`].
+/// Bound of one row of [`super::Table::Shares`].
 const STORED_SHARE_MAX: usize = HEAD_MAX + SSHSIG_MAX + 8 * 1024;
 
 impl Host {
@@ -100,7 +100,7 @@ impl Host {
     }
 }
 
-/// A row of [`Table::Tickets`].
+/// A row of [`super::Table::Tickets`].
 fn ticket_of(serial: &[u8], digest: &[u8]) -> Option<(TicketSerial, Digest)> {
     Some((TicketSerial::from_slice(serial)?, Digest::from_slice(digest)?))
 }
