@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use spec::limits::{ELECTION_TICKS, TICK_MS};
+
 use super::{Stage, must};
 use crate::machine::Machine;
 use crate::mesh::{Mesh, TestnetError};
 
 /// The election timeout T: each voter draws its own in T·[1, 1.5).
-const T: Duration = Duration::from_millis(1_000);
+const T: Duration = Duration::from_millis(TICK_MS * ELECTION_TICKS as u64);
 /// Clients at once.
 const CLIENTS: usize = 3;
 /// An acknowledged put is waited for at most so long.

@@ -10,10 +10,10 @@ use vsss_rs::{
 use crate::suite::{Dealt, Generator};
 use crate::types::{Commitment, SecretBytes, ShareIndex, Terms};
 
-type OneShare = PrimeFieldShare<Scalar>;
+pub(super) type OneShare = PrimeFieldShare<Scalar>;
 type Verifier = ShareVerifierGroup<G1Projective>;
 
-fn scalar(bytes: &SecretBytes) -> Option<Scalar> {
+pub(super) fn scalar(bytes: &SecretBytes) -> Option<Scalar> {
     Scalar::from_be_bytes(bytes.expose().try_into().ok()?).into_option()
 }
 
@@ -22,7 +22,7 @@ fn point(commitment: &Commitment) -> Option<G1Projective> {
     G1Affine::from_compressed(&commitment.0).into_option().map(G1Projective::from)
 }
 
-fn share(index: ShareIndex, value: Scalar) -> OneShare {
+pub(super) fn share(index: ShareIndex, value: Scalar) -> OneShare {
     OneShare::with_identifier_and_value(
         IdentifierPrimeField(Scalar::from(u64::from(index.0))),
         ValuePrimeField::from(IdentifierPrimeField(value)),

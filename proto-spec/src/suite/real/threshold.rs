@@ -4,19 +4,15 @@
 
 use blstrs_plus::{G1Affine, G1Projective, G2Affine, G2Projective, Scalar};
 use vsss_rs::{
-    FeldmanVerifierSet, GroupShare, IdentifierPrimeField, PrimeFieldShare, ReadableShareSet as _, Share as _,
-    ShareVerifierGroup, ValueGroup, ValuePrimeField, feldman,
+    FeldmanVerifierSet, GroupShare, IdentifierPrimeField, ReadableShareSet as _, Share as _, ShareVerifierGroup,
+    ValueGroup, feldman,
 };
 
+use super::sharing::{OneShare, scalar, share};
 use crate::suite::{Generator, KeyDealt};
 use crate::types::{BlsPublic, BlsSignature, SecretBytes, ShareIndex};
 
-type OneShare = PrimeFieldShare<Scalar>;
 type Verifier = ShareVerifierGroup<G2Projective>;
-
-fn scalar(bytes: &SecretBytes) -> Option<Scalar> {
-    Scalar::from_be_bytes(bytes.expose().try_into().ok()?).into_option()
-}
 
 /// Checks the curve and the subgroup.
 fn point(public: &BlsPublic) -> Option<G2Projective> {
@@ -25,10 +21,6 @@ fn point(public: &BlsPublic) -> Option<G2Projective> {
 
 fn identifier(index: ShareIndex) -> IdentifierPrimeField<Scalar> {
     IdentifierPrimeField(Scalar::from(u64::from(index.0)))
-}
-
-fn share(index: ShareIndex, value: Scalar) -> OneShare {
-    OneShare::with_identifier_and_value(identifier(index), ValuePrimeField::from(IdentifierPrimeField(value)))
 }
 
 pub(super) fn deal(t: u8, n: u8, constant: Option<&SecretBytes>, generator: &mut Generator) -> Option<KeyDealt> {
