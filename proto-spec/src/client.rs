@@ -3,7 +3,7 @@
 
 use crate::attest::evidence::Appraised;
 use crate::beacon::{Calendar, EpochVerified};
-use crate::credential::head::{Dealer, Head, HeadVerified, digest_of};
+use crate::credential::head::{Allow, Dealer, Head, HeadVerified, SignedHead, Succession, digest_of};
 use crate::credential::placement::spread_holds;
 use crate::credential::split::{self, Deal, Placement, PutOrder, Receiver};
 use crate::error::Check;
@@ -13,7 +13,9 @@ use crate::limits::HEAD_MAX;
 use crate::membership::{Member, Role};
 use crate::suite::{Generator, MeshKey, Suite};
 use crate::ticket::Pins;
-use crate::types::{GroupId, HostId, HpkePublic, Round, SecretBytes, TransportKey};
+use crate::types::{
+    Digest, GroupId, HostId, HpkePublic, MeshId, RequestId, Round, SecretBytes, SshKey, TransportKey,
+};
 use crate::wire::{self, DealBundle, Holder, Package};
 
 /// A deal bundle whose every signature, date, measurement and spread was checked.
@@ -94,6 +96,20 @@ impl BundleVerified {
         &self.names
     }
 
+    /// Whether the credential has this version: 0 where there never was a value, or it was removed.
+    ///
+    /// # Errors
+    /// [`Check::Version`] where it has another.
+    pub fn check_version(&self, expected: u64) -> Result<(), Check> {
+        let present = self.previous.as_ref().map(HeadVerified::head).filter(|head| !head.removed);
+        if present.map_or(0, |head| head.version) == expected { Ok(()) } else { Err(Check::Version) }
+    }
+
+    /// The key that must sign the next head: the owner's, or the last that took over.
+    pub fn signer<'a>(&'a self, order: &'a PutOrder) -> &'a SshKey {
+        self.previous.as_ref().map_or(&order.client, |previous| previous.head().signer())
+    }
+
     /// Deals on this side: no coordinator sees the credential.
     ///
     /// # Errors
@@ -111,7 +127,7 @@ impl BundleVerified {
             dealer: Dealer::Client,
             order,
             placement: &self.placement,
-            previous: crate::host::previous_of(self.previous.as_ref()),
+            previous: self.previous.as_ref(),
         };
         split::deal(suite, generator, &deal, payload)
     }
@@ -140,7 +156,8 @@ impl BundleVerified {
     /// [`Check::HeadForm`] where the head says anything else.
     pub fn check_package(&self, pins: &Pins, order: &PutOrder, package: &Package) -> Result<(), Check> {
         let head: Head = wire::decode(&package.head, HEAD_MAX).map_err(|_| Check::HeadForm)?;
-        let previous = crate::host::previous_of(self.previous.as_ref());
+        let previous = self.previous.as_ref();
+        let last = previous.map(HeadVerified::head);
         let holds = head.mesh == pins.mesh
             && head.client == order.client
             && head.name == order.name
@@ -150,10 +167,10 @@ impl BundleVerified {
             && head.recipients == order.recipients
             && head.dealer == Dealer::Coordinator(self.dealing)
             && !head.removed
-            && head.successor.is_none()
-            && head.previous == previous.map(|last| last.digest)
-            && head.number == previous.map_or(0, |last| last.number) + 1
-            && head.version == previous.map_or(0, |last| last.version) + 1
+            && head.successors == last.map(|last| last.successors.clone()).unwrap_or_default()
+            && head.previous == previous.map(|last| *last.digest())
+            && head.number == last.map_or(0, |last| last.number) + 1
+            && head.version == last.map_or(0, |last| last.version) + 1
             && package.group == self.placement.group;
         if holds { Ok(()) } else { Err(Check::HeadForm) }
     }
@@ -190,6 +207,43 @@ pub fn head_to_sign(package: &Package) -> (&'static str, &[u8]) {
 }
 
 /// Digest of a head that is about to be signed, for people to compare.
-pub fn head_digest(package: &Package) -> crate::types::Digest {
+pub fn head_digest(package: &Package) -> Digest {
     digest_of(&package.head)
+}
+
+/// What an owner changes of a credential without a new value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It is gone: its holders erase their shares.
+    Remove,
+    /// Who may read from now on: whoever is not named any more is refused.
+    Allow(Vec<Allow>),
+    /// Another key signs from now on.
+    HandOver(Succession),
+}
+
+/// The bytes of the head that follows on the newest one: what its signer signs, under the namespace of heads.
+///
+/// # Errors
+/// What does not hold of the newest head; [`Check::Unknown`] where the credential is removed.
+pub fn next_head(
+    suite: &dyn Suite,
+    mesh: &MeshId,
+    newest: &SignedHead,
+    request: RequestId,
+    change: Change,
+) -> Result<Vec<u8>, Check> {
+    let last = HeadVerified::check(suite, mesh, newest)?;
+    if last.head().removed {
+        return Err(Check::Unknown);
+    }
+    let number = last.head().number + 1;
+    let mut next = Head { number, request, previous: Some(*last.digest()), ..last.head().clone() };
+    match change {
+        Change::Remove => next.removed = true,
+        Change::Allow(allow) => next.allow = allow,
+        Change::HandOver(succession) => next.successors.push(succession),
+    }
+    let bytes = wire::encode(&next);
+    if bytes.len() > HEAD_MAX { Err(Check::HeadForm) } else { Ok(bytes) }
 }

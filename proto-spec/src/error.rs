@@ -137,8 +137,8 @@ pub enum Check {
     Unknown,
     /// The host is starting, behind the records, or its disk failed.
     NotReady,
-    /// The request reached a host that does not coordinate.
-    NotCoordinator,
+    /// The request reached a host that does not lead.
+    NotLeader,
     /// A dealer's part of a joint dealing.
     Deal,
     /// The mesh is still forming.
@@ -147,6 +147,10 @@ pub enum Check {
     Locked,
     /// The host lags behind the header.
     Behind,
+    /// The put took longer than its holders keep what is not recorded.
+    Expired,
+    /// The credential has another version than the one that was to be replaced.
+    Version,
 }
 
 impl Check {
@@ -189,11 +193,13 @@ impl Check {
             Self::Record => "record",
             Self::Unknown => "unknown",
             Self::NotReady => "not-ready",
-            Self::NotCoordinator => "not-coordinator",
+            Self::NotLeader => "not-leader",
             Self::Deal => "deal",
             Self::Forming => "forming",
             Self::Locked => "locked",
             Self::Behind => "behind",
+            Self::Expired => "expired",
+            Self::Version => "version",
         }
     }
 
@@ -205,7 +211,7 @@ impl Check {
                 | Self::OwnEpoch
                 | Self::EvidenceMissing
                 | Self::EvidenceStale
-                | Self::NotCoordinator
+                | Self::NotLeader
                 | Self::Locked
                 | Self::Behind
         )
@@ -251,15 +257,17 @@ impl Check {
             Self::Group => "the shard group changed meanwhile; put again",
             Self::Receipts => "too few holders stored their share; try again",
             Self::Spread => "enrol hosts in more domains, or ask for other -k, -n or --tolerate-domains",
-            Self::Capacity => "a bound is reached; puts that died hold room until the same name is put again",
+            Self::Capacity => "a bound is reached; puts that died make room after ten epochs",
             Self::Record => "the records do not allow it",
             Self::Unknown => "see `vouchsafe ls`",
             Self::NotReady => "the host is starting; try again in a few seconds",
-            Self::NotCoordinator => "the coordinator is another host; try again",
+            Self::NotLeader => "another host leads; try again",
             Self::Deal => "a host dealt shares of the mesh key that do not hold; the log names it",
             Self::Forming => "the mesh is forming: invite hosts until there are three",
             Self::Locked => "the host waits for its peers to unlock it; try again in a few seconds",
             Self::Behind => "the host catches up with the records; try again in a few seconds",
+            Self::Expired => "the put took longer than ten epochs, and its holders made room; put again",
+            Self::Version => "somebody put another version meanwhile; look with `vouchsafe show` and decide again",
         }
     }
 }
@@ -316,9 +324,9 @@ pub enum Failure {
         /// Who did not answer, or refused.
         missing: Vec<HostId>,
     },
-    /// The coordinator did not answer.
-    #[error("the coordinator does not answer")]
-    NoCoordinator,
+    /// Nobody leads, or the leader did not answer.
+    #[error("the committee's leader does not answer")]
+    NoLeader,
     /// The daemon belongs to no mesh yet, or belongs to one already.
     #[error("{0}")]
     Membership(&'static str),

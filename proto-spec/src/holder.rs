@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::cms::credentials::{Credential, has_expired};
 use crate::cms::service::receipt_bytes;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::seal::{self, SealContext, ShardPlace};
@@ -15,8 +16,8 @@ use crate::limits::{MESSAGE_MAX, SHARES_HELD_MAX, UNRECORDED_BYTES_MAX, UNRECORD
 use crate::membership::MemberRecord;
 use crate::suite::Generator;
 use crate::types::{
-    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic, Purpose, SecretBytes,
-    ShareIndex,
+    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic, Purpose, Round,
+    SecretBytes, ShareIndex,
 };
 use crate::view::View;
 use crate::wire::{self, PutReceipt};
@@ -37,6 +38,8 @@ pub struct StoredShare {
     pub commitments: Vec<Commitment>,
     /// The member that sent it.
     pub sender: HostId,
+    /// Round of the newest header when it was taken.
+    pub round: Round,
     /// The shard, sealed under HKDF(period key, its place).
     #[serde(with = "serde_bytes")]
     pub shard: Vec<u8>,
@@ -113,6 +116,8 @@ pub struct HolderKeys<'a> {
 #[derive(Default)]
 pub struct State {
     held: BTreeMap<ShareKey, Held>,
+    /// Those whose head is not recorded.
+    unrecorded: BTreeSet<ShareKey>,
 }
 
 impl State {
@@ -123,16 +128,20 @@ impl State {
     pub fn restore(&mut self, view: View<'_>, stored: StoredShare) -> Result<(), Check> {
         let head = HeadVerified::check(view.suite, view.mesh, &stored.head)?;
         let key = (head.head().id(), *head.digest());
+        if !is_recorded(view, &key) {
+            self.unrecorded.insert(key);
+        }
         self.held.insert(key, Held { bytes: occupied(&head), stored, head });
         Ok(())
     }
 
-    /// After a restart: what a recorded head had made superfluous before it, and a crash left behind.
+    /// After a restart: what recorded heads had made superfluous before it, and a crash left behind.
     pub fn leftovers(&mut self, view: View<'_>) -> Vec<(ShareKey, u16)> {
         let ids: BTreeSet<CredentialId> = self.held.keys().map(|(id, _)| *id).collect();
-        let recorded = |id: &CredentialId| view.records.credential(id).map(|credential| (*id, &credential.head));
-        let pairs: Vec<_> = ids.iter().filter_map(recorded).collect();
-        pairs.into_iter().flat_map(|(id, head)| self.superseded(&id, head)).collect()
+        let recorded: Vec<&Credential> = ids.iter().filter_map(|id| view.records.credential(id)).collect();
+        let mut gone: Vec<(ShareKey, u16)> = recorded.into_iter().flat_map(|one| self.superseded(one)).collect();
+        gone.extend(self.expired(view.records.round()));
+        gone
     }
 
     /// Checks an offered share and makes it ready to rest.
@@ -143,13 +152,15 @@ impl State {
         let head = HeadVerified::check(view.suite, view.mesh, offer.head)?;
         self.check_offer(view, keys.host, &head, &offer)?;
         let key = (head.head().id(), *head.digest());
-        let receipt = Self::receipt(view, keys, &head, &offer).ok_or(Check::NotReady)?;
-        if let Some(held) = self.held.get(&key) {
+        let held = self.held.get(&key).map(|held| &held.stored);
+        let round = held.map_or(view.records.round(), |stored| stored.round);
+        let receipt = Self::receipt(view, keys, &head, &offer, round).ok_or(Check::NotReady)?;
+        if let Some(stored) = held {
             // Asked again: the same share gets the same receipt, another one under the same head none.
-            let same = held.stored.commitments == offer.commitments && held.stored.group == offer.group;
+            let same = stored.commitments == offer.commitments && stored.group == offer.group;
             return if same { Ok(Accepted { receipt, write: None }) } else { Err(Check::Share) };
         }
-        self.check_capacity(view, &head, &offer.from)?;
+        self.check_capacity(&head, &offer.from)?;
         let share = Self::open_offer(view, keys, &head, &offer).ok_or(Check::Share)?;
         let k = head.head().terms.k;
         let c0_fits = offer.commitments.first() == Some(&head.head().c0);
@@ -164,8 +175,12 @@ impl State {
             index: offer.index,
             commitments: offer.commitments.to_vec(),
             sender: offer.from,
+            round: receipt.round,
             shard: shard.ok_or(Check::NotReady)?,
         };
+        if !is_recorded(view, &key) {
+            self.unrecorded.insert(key);
+        }
         self.held.insert(key, Held { stored: stored.clone(), bytes: occupied(&head), head });
         Ok(Accepted { receipt, write: Some((key, stored)) })
     }
@@ -178,7 +193,7 @@ impl State {
         }
         if let Some(recorded) = view.records.credential(&head.head().id()) {
             // What is recorded already is acknowledged again; lower or rival heads never come back.
-            let repeated = recorded.head.digest() == head.digest();
+            let repeated = recorded.is_dealt(head.digest());
             if !repeated && head.head().number <= recorded.head.head().number {
                 return Err(Check::HeadOrder);
             }
@@ -190,9 +205,9 @@ impl State {
         if fits { Ok(()) } else { Err(Check::Payload) }
     }
 
-    fn check_capacity(&self, view: View<'_>, head: &HeadVerified, sender: &HostId) -> Result<(), Check> {
+    fn check_capacity(&self, head: &HeadVerified, sender: &HostId) -> Result<(), Check> {
         let client = head.head().client;
-        let unrecorded = || self.held.iter().filter(|(key, _)| !is_recorded(view, key)).map(|(_, held)| held);
+        let unrecorded = || self.unrecorded.iter().filter_map(|key| self.held.get(key));
         let of_client: usize =
             unrecorded().filter(|held| held.head.head().client == client).map(|held| held.bytes).sum();
         let of_sender = unrecorded().filter(|held| held.stored.sender == *sender).count();
@@ -218,7 +233,13 @@ impl State {
         view.suite.hpke_open(keys.share_receiving, &context.info(Purpose::Deal).0, offer.sealed)
     }
 
-    fn receipt(view: View<'_>, keys: HolderKeys<'_>, head: &HeadVerified, offer: &Offer<'_>) -> Option<PutReceipt> {
+    fn receipt(
+        view: View<'_>,
+        keys: HolderKeys<'_>,
+        head: &HeadVerified,
+        offer: &Offer<'_>,
+        round: Round,
+    ) -> Option<PutReceipt> {
         let mut receipt = PutReceipt {
             holder: *keys.host,
             index: offer.index,
@@ -226,25 +247,40 @@ impl State {
             group: offer.group,
             generation: offer.generation,
             commitments: commitments_digest(offer.commitments),
+            round,
             signature: Ed25519Signature::ZERO,
         };
         receipt.signature = view.suite.ed25519_sign(keys.transport, &receipt_bytes(view, &receipt))?;
         Some(receipt)
     }
 
-    /// What a recorded head makes superfluous: older shares of its credential and rivals that lost.
-    pub fn superseded(&mut self, id: &CredentialId, recorded: &HeadVerified) -> Vec<(ShareKey, u16)> {
-        let gone: Vec<(ShareKey, u16)> = self
-            .of_credential(id)
-            .filter(|((_, digest), held)| {
-                digest != recorded.digest() && held.head.head().number <= recorded.head().number
-            })
-            .map(|(key, held)| (*key, held.head.head().pieces))
+    /// What a recorded head makes superfluous: older shares of its credential, rivals that lost, and all of them once
+    /// it is removed.
+    pub fn superseded(&mut self, recorded: &Credential) -> Vec<(ShareKey, u16)> {
+        let head = recorded.head.head();
+        let id = head.id();
+        self.unrecorded.remove(&(id, recorded.dealt));
+        let gone: Vec<ShareKey> = self
+            .of_credential(&id)
+            .filter(|((_, digest), held)| !recorded.is_dealt(digest) && held.head.head().number <= head.number)
+            .map(|(key, _)| *key)
             .collect();
-        for (key, _) in &gone {
-            self.held.remove(key);
-        }
-        gone
+        self.drop_all(gone)
+    }
+
+    /// Shares whose put can be recorded no more once a header of this round is closed.
+    pub fn expired(&mut self, header: Round) -> Vec<(ShareKey, u16)> {
+        let is_late = |key: &&ShareKey| self.held.get(key).is_none_or(|held| has_expired(held.stored.round, header));
+        let gone: Vec<ShareKey> = self.unrecorded.iter().filter(is_late).copied().collect();
+        self.drop_all(gone)
+    }
+
+    fn drop_all(&mut self, gone: Vec<ShareKey>) -> Vec<(ShareKey, u16)> {
+        let drop = |key: ShareKey| {
+            self.unrecorded.remove(&key);
+            self.held.remove(&key).map(|held| (key, held.head.head().pieces))
+        };
+        gone.into_iter().filter_map(drop).collect()
     }
 
     fn of_credential(&self, id: &CredentialId) -> impl Iterator<Item = (&ShareKey, &Held)> {
@@ -264,8 +300,8 @@ impl State {
         reader: &MemberRecord,
         session: &HpkePublic,
     ) -> Result<Release, Check> {
-        let held = self.recorded(view, id)?;
-        held.head.head().check_reader(reader)?;
+        let (held, newest) = self.recorded(view, id)?;
+        newest.head().check_reader(reader)?;
         let stored = &held.stored;
         let place = place(&held.head, stored.generation, stored.index);
         let share = seal::open_at_rest(keys.period, &place, &stored.shard).ok_or(Check::Share)?;
@@ -278,14 +314,15 @@ impl State {
             index: stored.index,
             sender: &keys.host.0,
             receiver: &reader.host,
-            head: held.head.digest(),
+            head: newest.digest(),
         };
         let info = context.info(Purpose::Release);
         let sealed = view.suite.hpke_seal(session, &info.0, share.expose(), generator).ok_or(Check::Quote)?;
-        Ok(Release { head: stored.head.clone(), index: stored.index, commitments: stored.commitments.clone(), sealed })
+        let head = newest.signed().clone();
+        Ok(Release { head, index: stored.index, commitments: stored.commitments.clone(), sealed })
     }
 
-    /// Whether the payload of this head may go to this reader, and in how many pieces it lies.
+    /// Whether the payload of this head may go to this reader: under which key it lies, in how many pieces.
     ///
     /// # Errors
     /// The first check that fails.
@@ -295,18 +332,21 @@ impl State {
         id: &CredentialId,
         head: &Digest,
         reader: &MemberRecord,
-    ) -> Result<u16, Check> {
-        let held = self.recorded(view, id)?;
-        if held.head.digest() != head {
+    ) -> Result<(ShareKey, u16), Check> {
+        let (held, newest) = self.recorded(view, id)?;
+        if newest.digest() != head {
             return Err(Check::HeadOrder);
         }
-        held.head.head().check_reader(reader)?;
-        Ok(held.head.head().pieces)
+        newest.head().check_reader(reader)?;
+        Ok(((*id, *held.head.digest()), held.head.head().pieces))
     }
 
-    fn recorded(&self, view: View<'_>, id: &CredentialId) -> Result<&Held, Check> {
-        let credential = view.records.credential(id).ok_or(Check::Unknown)?;
-        self.held.get(&(*id, *credential.head.digest())).ok_or(Check::Unknown)
+    /// The share that is read now, and the newest head.
+    fn recorded<'a>(&'a self, view: View<'a>, id: &CredentialId) -> Result<(&'a Held, &'a HeadVerified), Check> {
+        let credential = view.records.credential(id).filter(|credential| credential.is_there());
+        let credential = credential.ok_or(Check::Unknown)?;
+        let held = self.held.get(&(*id, credential.dealt)).ok_or(Check::Unknown)?;
+        Ok((held, &credential.head))
     }
 
     /// Number of shares held.
@@ -321,7 +361,7 @@ impl State {
 }
 
 fn is_recorded(view: View<'_>, (id, digest): &ShareKey) -> bool {
-    view.records.credential(id).is_some_and(|credential| credential.head.digest() == digest)
+    view.records.credential(id).is_some_and(|credential| credential.is_dealt(digest))
 }
 
 fn occupied(head: &HeadVerified) -> usize {

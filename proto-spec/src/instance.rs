@@ -205,7 +205,15 @@ impl Reading {
             self.ask_again_soon(view.now.monotonic);
         }
         self.refused.insert(from, refused);
-        self.settle()
+        if self.is_out_of_date() { self.begin_again(view.now.monotonic) } else { self.settle() }
+    }
+
+    /// Whether so many holders know of no such credential that it may be removed since the map was made.
+    fn is_out_of_date(&self) -> bool {
+        let Some(opened) = &self.opened else { return false };
+        let unknown = self.refused.values().filter(|refused| refused.check == Check::Unknown).count();
+        let others = opened.map.holders.len().saturating_sub(unknown);
+        unknown > 0 && others < usize::from(opened.head.head().terms.k)
     }
 
     /// Another host leads: where the map is waited for, it is asked at once.
@@ -257,7 +265,7 @@ impl Reading {
     /// Time is up.
     pub fn expired(&self) -> Failure {
         match self.stage {
-            Stage::AwaitingMap => Failure::NoCoordinator,
+            Stage::AwaitingMap => Failure::NoLeader,
             _ => self.too_few(),
         }
     }
@@ -307,7 +315,7 @@ impl Reading {
     }
 
     fn too_few(&self) -> Failure {
-        let Some(opened) = &self.opened else { return Failure::NoCoordinator };
+        let Some(opened) = &self.opened else { return Failure::NoLeader };
         let needed = opened.head.head().terms.k;
         let holders = opened.map.holders.len();
         // Where the refusals alone leave fewer than k, the reader was refused: that is the news, not who is down.
@@ -323,7 +331,7 @@ impl Reading {
     }
 
     fn ask_payload(&mut self) -> Next {
-        let Some(opened) = &self.opened else { return Next::Fail(Failure::NoCoordinator) };
+        let Some(opened) = &self.opened else { return Next::Fail(Failure::NoLeader) };
         let holders = &opened.map.holders;
         // First those that answered, then the others.
         let mut order: Vec<&MapHolder> = holders.iter().filter(|holder| self.good.contains(&holder.host)).collect();

@@ -29,6 +29,8 @@ pub const RECIPIENTS_MAX: usize = 4;
 pub const RECIPIENT_TEXT_MAX: usize = 96;
 /// A head as signed bytes.
 pub const HEAD_MAX: usize = 2048;
+/// Keys that took over from a credential's owner: each stands in the head with a signature of 300 bytes.
+pub const SUCCESSIONS_MAX: usize = 4;
 /// An SSHSIG in its armour (ed25519: about 300 bytes).
 pub const SSHSIG_MAX: usize = 2048;
 /// A signed genesis with its EK roots.
@@ -81,6 +83,12 @@ pub const UNRECORDED_BYTES_MAX: usize = 4 * MESSAGE_MAX;
 /// Unrecorded shares that one holder keeps of what one member sent: whoever floods it locks out itself alone, and
 /// all members together fill half of what it may hold.
 pub const UNRECORDED_PER_SENDER_MAX: usize = SHARES_HELD_MAX / 2 / MEMBERS_MAX;
+/// Epochs after which a put that is not recorded is given up: its holders make room. Many times what a put may take.
+pub const PUT_EPOCHS: u64 = 10;
+/// Epochs for which a request's record is remembered: an hour of 10 s. Whoever asks again later is told of the order.
+pub const REQUEST_EPOCHS: u64 = 360;
+/// Requests that are remembered, whatever their age: 28 a second for an hour.
+pub const REQUESTS_KEPT_MAX: usize = 100_000;
 /// Entries of the record log that one page carries.
 pub const PAGE_ENTRIES_MAX: usize = 256;
 /// Bytes of the record log that one page carries.

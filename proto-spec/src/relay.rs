@@ -220,7 +220,7 @@ impl Putting {
     /// Time is up.
     pub fn expired(&self) -> Next {
         match self.stage {
-            Stage::AwaitingRecord => Next::Fail(Failure::NoCoordinator),
+            Stage::AwaitingRecord => Next::Fail(Failure::NoLeader),
             Stage::AwaitingReceipts if self.receipts.len() >= self.needed() => Next::Record,
             Stage::AwaitingReceipts => Next::Fail(self.too_few()),
         }

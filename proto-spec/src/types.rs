@@ -237,6 +237,8 @@ pub enum Purpose {
     Credential,
     /// Digest of a head.
     Head,
+    /// A key hands a credential over to another.
+    Succession,
     /// Digest of a payload's pieces.
     Payload,
     /// Key of a payload.
@@ -302,6 +304,7 @@ impl Purpose {
             Self::Enrolment => "enrolment",
             Self::Credential => "credential",
             Self::Head => "head",
+            Self::Succession => "succession",
             Self::Payload => "payload",
             Self::PayloadKey => "payload-key",
             Self::Deal => "deal",

@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
 use spec::attest::quote::{Quote, QuoteVerified};
 use spec::attest::tpm::AkPublic;
-use spec::credential::head::{self, Allow, Dealer, Head, HeadVerified, SignedHead};
+use spec::credential::head::{self, Allow, Dealer, Head, HeadVerified, SignedHead, Succession};
 use spec::error::Check;
 use spec::genesis::{self, Domain, Genesis, GenesisError, GenesisVerified, PROTOCOL_VERSION, SignedGenesis};
 use spec::membership::Role;
@@ -193,7 +193,7 @@ fn good_head() -> Head {
         dealer: Dealer::Client,
         removed: false,
         previous: None,
-        successor: None,
+        successors: Vec::new(),
     }
 }
 
@@ -228,7 +228,39 @@ fn head_cases(cases: &mut Vec<Value>) {
     changed("a name that writes from right to left", |h| h.name = "a\u{202e}b".to_owned());
     changed("seventeen rules", |h| h.allow = vec![Allow::Role(Role::Host); 17]);
     changed("a rule for a name that is none", |h| h.allow = vec![Allow::Instance("a b".to_owned())]);
-    changed("removal, which this version does not know", |h| h.removed = true);
+    changed("a first head that removes", |h| h.removed = true);
+    succession_cases(cases);
+}
+
+/// A head whose owner handed it over, from key to key; each succession is signed by the key of this seed.
+fn handed_over(keys: &[(u8, u8)], place_of: impl Fn(usize) -> usize) -> Vec<u8> {
+    let mut head = Head { number: 2, previous: Some(Digest([1; 32])), ..good_head() };
+    for (place, (signs, takes_over)) in keys.iter().enumerate() {
+        let key = Signer::new(*takes_over).public();
+        let bytes = Succession::signed_bytes(&mesh(), &head.id(), place_of(place), &key);
+        let signature = Signer::new(*signs).sign(head::SUCCESSION_NAMESPACE, &bytes);
+        head.successors.push(Succession { key, signature });
+    }
+    wire::encode(&head)
+}
+
+fn succession_cases(cases: &mut Vec<Value>) {
+    let mut add = |about: &str, bytes: &[u8], seed: u8, expect: &str| {
+        let signature = Signer::new(seed).sign(head::NAMESPACE, bytes);
+        cases.push(json!({
+            "about": about, "kind": "head", "bytes": hex::encode(bytes), "signatures": [signature], "expect": expect,
+        }));
+    };
+    let once = handed_over(&[(8, 9)], |place| place);
+    add("handed over, by the successor", &once, 9, "ok");
+    add("handed over, and still by the owner", &once, 8, "head-signature");
+    add("handed over twice", &handed_over(&[(8, 9), (9, 10)], |place| place), 10, "ok");
+    add("handed over twice, by the first successor", &handed_over(&[(8, 9), (9, 10)], |place| place), 9, "head-signature");
+    add("a successor that named itself", &handed_over(&[(9, 9)], |place| place), 9, "head-signature");
+    add("a second succession by the owner", &handed_over(&[(8, 9), (8, 10)], |place| place), 10, "head-signature");
+    add("a succession at another place", &handed_over(&[(8, 9)], |_| 1), 9, "head-signature");
+    let five = handed_over(&[(8, 9), (9, 10), (10, 11), (11, 12), (12, 13)], |place| place);
+    add("five successions", &five, 13, "head-form");
 }
 
 fn outcome(vector: &Value) -> String {

@@ -129,7 +129,7 @@ fn only_the_committee_speaks_as_the_committee() {
     let mut run = mesh();
     let member = run.world.machines[run.reader()].transport;
     let request = RequestId([1; 16]);
-    let lies = [Message::PutRecorded { request, record: 1 }, Message::MapReply { request, file: vec![1] }];
+    let lies = [Message::Recorded { request, record: 1 }, Message::MapReply { request, file: vec![1] }];
     for lie in lies {
         run.world.inject(1, member, lie);
         assert_eq!(run.world.thrown_out.replace(Vec::new()), Some(vec![(1, Misbehaved::NotCommittee)]));
@@ -162,6 +162,7 @@ fn p8_numbers_at_their_ends_panic_nobody() {
         group: spec::types::GroupId::ZERO,
         generation: spec::types::Generation(u64::MAX),
         commitments: spec::types::Digest::ZERO,
+        round: Round(u64::MAX),
         signature: spec::types::Ed25519Signature::ZERO,
     };
     let request = RequestId([2; 16]);

@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use spec::beacon::SignedBeacon;
-use spec::cms::records::{Credential, Group};
+use spec::cms::credentials::Credential;
+use spec::cms::records::Group;
 use spec::error::{Check, Failure, Refused, Subject};
 use spec::genesis::{Genesis, SignedGenesis};
 use spec::host::{HostLine, StatusReply};
@@ -27,7 +28,7 @@ pub const FORMAT: u32 = 1;
 /// An error as the socket and `-o json` give it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// `refused`, `not_ready`, `not_found`, `too_few_holders`, `no_coordinator`, `membership`, `local`, `usage`, `unreachable`.
+    /// `refused`, `not_ready`, `not_found`, `too_few_holders`, `no_leader`, `membership`, `local`, `usage`, `unreachable`.
     pub code: String,
     /// One sentence.
     pub message: String,
@@ -73,9 +74,9 @@ impl ErrorBody {
                 let message = format!("{failure}; missing: {}", missing.join(", "));
                 Self::plain("too_few_holders", message, Some("see `vouchsafe hosts`; try again when they are back"))
             }
-            Failure::NoCoordinator => {
+            Failure::NoLeader => {
                 let hint = "see `vouchsafe status`; try again when a majority of the committee is up";
-                Self::plain("no_coordinator", failure.to_string(), Some(hint))
+                Self::plain("no_leader", failure.to_string(), Some(hint))
             }
             Failure::Membership(_) => Self::plain("membership", failure.to_string(), None),
             Failure::Local(_) => Self::plain("local", failure.to_string(), None),
@@ -228,7 +229,10 @@ pub fn credential_json(credential: &Credential) -> Value {
         "id": head.id().to_string(),
         "name": head.name,
         "client": ssh_text(&head.client),
+        "signer": ssh_text(head.signer()),
         "version": head.version,
+        "number": head.number,
+        "removed": head.removed,
         "k": head.terms.k,
         "n": head.terms.n,
         "tolerate_domains": head.terms.tolerate,
@@ -251,6 +255,7 @@ pub fn shown_json(credential: &Credential, group: &Group) -> Value {
     if let Value::Object(fields) = &mut value {
         fields.insert("format".to_owned(), json!(FORMAT));
         fields.insert("holders".to_owned(), json!(group.holders.len()));
+        fields.insert("head".to_owned(), json!(pack(&wire::encode(credential.head.signed()))));
     }
     value
 }

@@ -19,7 +19,7 @@ use spec::host::{LocalCommand, LocalReply};
 use spec::limits::{HEAD_MAX, MESSAGE_MAX, TICKET_MAX};
 use spec::relay::Wait;
 use spec::ticket::SignedTicket;
-use spec::types::{CredentialId, GroupId, Round};
+use spec::types::{CredentialId, GroupId, HostId, Round};
 use spec::wire::{self, Address, Entrusting};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
@@ -80,6 +80,7 @@ pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<Loca
         .route("/v1/beacon/{round}", get(beacon_of))
         .route("/v1/credentials", get(list))
         .route("/v1/credentials/{id}", get(show))
+        .route("/v1/credentials/{id}/head", post(change))
         .route("/v1/credentials/{id}/map", get(owner_map))
         .route("/v1/credentials/{id}/secret", get(read))
         .route("/v1/evidence", get(evidence))
@@ -121,6 +122,16 @@ impl Door {
         }
     }
 
+    /// People's names for hosts.
+    async fn names(&self, hosts: &[HostId]) -> Result<Vec<String>, Refusal> {
+        let LocalReply::Hosts(lines) = self.ask(LocalCommand::Hosts).await? else { return Err(odd()) };
+        let name = |host: &HostId| {
+            let line = lines.iter().find(|line| line.record.host == *host);
+            line.map_or_else(|| host.to_string(), |line| line.record.name.clone())
+        };
+        Ok(hosts.iter().map(name).collect())
+    }
+
     /// The answer to a failed request: with people's names for hosts.
     async fn failure(&self, failure: &Failure) -> Refusal {
         let (answer, wait) = oneshot::channel();
@@ -133,7 +144,7 @@ impl Door {
         let status = match failure {
             Failure::Refused(_) => StatusCode::FORBIDDEN,
             Failure::NotFound => StatusCode::NOT_FOUND,
-            Failure::TooFewHolders { .. } | Failure::NoCoordinator => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::TooFewHolders { .. } | Failure::NoLeader => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Membership(_) => StatusCode::CONFLICT,
             Failure::Local(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -228,7 +239,8 @@ async fn hosts(State(door): State<Door>) -> Answer {
 async fn list(State(door): State<Door>) -> Answer {
     match door.ask(LocalCommand::List).await? {
         LocalReply::List(all) => {
-            ok(json!({ "format": FORMAT, "credentials": all.iter().map(credential_json).collect::<Vec<_>>() }))
+            let there = all.iter().filter(|one| one.is_there()).map(credential_json);
+            ok(json!({ "format": FORMAT, "credentials": there.collect::<Vec<_>>() }))
         }
         _ => Err(odd()),
     }
@@ -241,6 +253,27 @@ fn credential_of(id: &str) -> Result<CredentialId, Refusal> {
 async fn show(State(door): State<Door>, PathOf(id): PathOf<String>) -> Answer {
     match door.ask(LocalCommand::Show(credential_of(&id)?)).await? {
         LocalReply::Show { credential, group } => ok(shown_json(&credential, &group)),
+        _ => Err(odd()),
+    }
+}
+
+#[derive(Deserialize)]
+struct ChangeBody {
+    head: String,
+}
+
+async fn change(State(door): State<Door>, PathOf(id): PathOf<String>, Json(body): Json<ChangeBody>) -> Answer {
+    let wanted = credential_of(&id)?;
+    match door.ask(LocalCommand::Change(unpacked(&body.head, "head")?)).await? {
+        LocalReply::Changed { id, number, version, record, certain, missing } if id == wanted => ok(json!({
+            "format": FORMAT,
+            "id": id.to_string(),
+            "number": number,
+            "version": version,
+            "record": record,
+            "certain": certain,
+            "missing": door.names(&missing).await?,
+        })),
         _ => Err(odd()),
     }
 }
@@ -385,19 +418,14 @@ async fn put_store(State(door): State<Door>, Json(body): Json<StoreBody>) -> Ans
     let wait = if body.complete { Wait::Complete } else { Wait::Quorum };
     match door.ask(LocalCommand::PutStore { package, signature: body.signature, wait }).await? {
         LocalReply::Stored { id, version, record, group, holders, missing, margin } => {
-            let LocalReply::Hosts(lines) = door.ask(LocalCommand::Hosts).await? else { return Err(odd()) };
-            let name = |host: &spec::types::HostId| {
-                let line = lines.iter().find(|line| line.record.host == *host);
-                line.map_or_else(|| host.to_string(), |line| line.record.name.clone())
-            };
             ok(json!({
                 "format": FORMAT,
                 "id": id.to_string(),
                 "version": version,
                 "record": record,
                 "group": group.to_string(),
-                "holders": holders.iter().map(name).collect::<Vec<_>>(),
-                "missing": missing.iter().map(name).collect::<Vec<_>>(),
+                "holders": door.names(&holders).await?,
+                "missing": door.names(&missing).await?,
                 "margin": margin,
             }))
         }

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Small explicit keys, pipes, no secret in an argument.
 
+mod allow;
 mod beacon;
 mod evidence;
 mod get;
@@ -8,9 +9,12 @@ mod init;
 mod invite;
 mod join;
 mod ls;
+mod owner;
 mod put;
+mod rm;
 mod show;
 mod status;
+mod successor;
 mod table;
 
 use std::path::PathBuf;
@@ -41,7 +45,7 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok · 1 failure · 2 usage · 3 not found · 4 refused · \
-5 too few holders or no leader (try again) · 6 own daemon unreachable";
+5 too few holders or no leader (try again) · 6 own daemon unreachable · 7 recorded, not yet certain";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Form {
@@ -65,6 +69,14 @@ enum Command {
     Put(put::Put),
     /// Read a credential.
     Get(get::Get),
+    /// Remove a credential.
+    Rm(rm::Remove),
+    /// Allow more to read a credential.
+    Grant(allow::Rules),
+    /// Allow some no more to read a credential.
+    Revoke(allow::Rules),
+    /// Hand a credential over to another key.
+    Successor(successor::HandOver),
     /// List the credentials.
     Ls,
     /// Show one credential.
@@ -151,6 +163,10 @@ fn run(arguments: Arguments) -> Outcome {
             Command::Join(command) => command.run(&context).await,
             Command::Put(command) => command.run(&context).await,
             Command::Get(command) => command.run(&context).await,
+            Command::Rm(command) => command.run(&context).await,
+            Command::Grant(rules) => rules.grant(&context).await,
+            Command::Revoke(rules) => rules.revoke(&context).await,
+            Command::Successor(command) => command.run(&context).await,
             Command::Ls => ls::run(&context).await,
             Command::Show(command) => command.run(&context).await,
             Command::Hosts => hosts::run(&context).await,
@@ -189,8 +205,9 @@ fn exit_code(code: &str) -> u8 {
         "usage" => 2,
         "not_found" => 3,
         "refused" => 4,
-        "too_few_holders" | "no_coordinator" | "not_ready" => 5,
+        "too_few_holders" | "no_leader" | "not_ready" => 5,
         "unreachable" => 6,
+        "not_certain" => 7,
         _ => 1,
     }
 }

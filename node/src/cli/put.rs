@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use spec::client::{BundleVerified, head_to_sign};
-use spec::credential::head::Allow;
 use spec::credential::split::PutOrder;
-use spec::limits::{ALLOW_MAX, MESSAGE_MAX, PAYLOAD_MAX, RECIPIENTS_MAX, TICKET_MAX};
+use spec::limits::{PAYLOAD_MAX, RECIPIENTS_MAX};
 use spec::suite::{Generator, Real, Seed};
 use spec::ticket::Pins;
-use spec::types::{RequestId, SecretBytes, Terms};
+use spec::types::{SecretBytes, Terms};
 use spec::wire::{self, DealBundle, Package};
 use spec::{error::Check, text};
 use zeroize::Zeroizing;
 
-use super::{Context, Outcome, failure, field, shown, usage};
-use crate::api::{ErrorBody, pack, unpack};
+use super::owner::{Owner, TRIES, check_signer, lost_race, pins, refused, request_id, rules, unpacked};
+use super::{Context, Outcome, failure, shown, usage};
+use crate::api::{ErrorBody, pack};
 use crate::ssh::Signer;
 use crate::{clock, maps};
 
@@ -29,9 +29,11 @@ pub(super) struct Put {
     /// File that holds it; standard input where it is not given.
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Private SSH key (ed25519) of the owner.
-    #[arg(long, env = "VOUCHSAFE_KEY")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    owner: Owner,
+    /// Only where it has this version now; 0: only where there is none.
+    #[arg(long)]
+    cas: Option<u64>,
     /// Shares that reconstruct it.
     #[arg(short, default_value_t = 3)]
     k: u8,
@@ -71,25 +73,38 @@ enum Wait {
     Complete,
 }
 
-fn refused(check: Check) -> Box<ErrorBody> {
-    let message = format!("refused on this side: check {}", check.name());
-    let mut error = ErrorBody::plain("refused", message, Some(check.hint()));
-    error.check = Some(check.name().to_owned());
-    error
-}
-
-/// Answers whose evidence was too old by the time they were here, before that is an error.
-const TRIES: u32 = 3;
-
 impl Put {
     pub(super) async fn run(self, context: &Context) -> Outcome {
-        let signer = self.signer()?;
-        let order = self.order(&signer)?;
+        let signer = self.owner.signer()?;
         let payload = self.payload()?;
         let pins = pins(context).await?;
-        let verified = Self::placed(context, &pins, &order).await?;
-        let package = self.dealt(context, &pins, &order, &verified, &payload).await?;
-        drop(payload);
+        let mut tries = 0;
+        let answer = loop {
+            tries += 1;
+            match self.attempt(context, &signer, &pins, &payload).await {
+                // The last writer wins, unless it said which version it replaces.
+                Err(error) if lost_race(&error) && self.cas.is_some() => return Err(refused(Check::Version)),
+                Err(error) if lost_race(&error) && tries < TRIES => {}
+                answer => break answer?,
+            }
+        };
+        context.print(&answer, |answer| self.text(answer))
+    }
+
+    async fn attempt(
+        &self,
+        context: &Context,
+        signer: &Signer,
+        pins: &Pins,
+        payload: &SecretBytes,
+    ) -> Result<Value, Box<ErrorBody>> {
+        let order = self.order(signer)?;
+        let verified = Self::placed(context, pins, &order).await?;
+        if let Some(version) = self.cas {
+            verified.check_version(version).map_err(refused)?;
+        }
+        check_signer(signer, verified.signer(&order))?;
+        let package = self.dealt(context, pins, &order, &verified, payload).await?;
         let (namespace, bytes) = head_to_sign(&package);
         let signature = signer.sign(namespace, bytes).map_err(|error| failure(error.to_string()))?;
         let body = json!({
@@ -97,8 +112,7 @@ impl Put {
             "signature": signature,
             "complete": self.wait == Wait::Complete,
         });
-        let answer = context.daemon.post("/v1/puts/store", &body).await?;
-        context.print(&answer, |answer| self.text(answer))
+        context.daemon.post("/v1/puts/store", &body).await
     }
 
     /// Asks where the order may go and checks the answer. Evidence ages on the way: then it is asked for anew.
@@ -137,32 +151,20 @@ impl Put {
         out
     }
 
-    fn signer(&self) -> Result<Signer, Box<ErrorBody>> {
-        let default = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".ssh/id_ed25519"));
-        let path = self.key.clone().or_else(default).ok_or_else(|| usage("name the owner's key: --key".to_owned()))?;
-        Signer::read(&path).map_err(|error| failure(error.to_string()))
-    }
-
     fn order(&self, signer: &Signer) -> Result<PutOrder, Box<ErrorBody>> {
         if !text::is_name(&self.name) {
             return Err(usage("a name has letters, digits and ._-/@ only, at most 96".to_owned()));
         }
         let terms = Terms::new(self.k, self.n, self.tolerate_domains)
             .ok_or_else(|| usage("2 ≤ k ≤ n ≤ 32 must hold".to_owned()))?;
-        let rule = |text: &String| {
-            let form = || usage(format!("`{text}` is not instance:NAME, role:host, role:reader or ek:HEX"));
-            Allow::from_text(text).ok_or_else(form)
-        };
-        let allow = self.allow.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
-        if allow.len() > ALLOW_MAX || self.recipient.len() > RECIPIENTS_MAX {
-            return Err(usage(format!("at most {ALLOW_MAX} --allow and {RECIPIENTS_MAX} --recipient")));
+        let allow = rules(&self.allow)?;
+        if self.recipient.len() > RECIPIENTS_MAX {
+            return Err(usage(format!("at most {RECIPIENTS_MAX} --recipient")));
         }
         if let Some(bad) = self.recipient.iter().find(|recipient| !maps::is_recipient(recipient)) {
             return Err(usage(format!("`{bad}` is no age recipient")));
         }
-        let mut request = RequestId::ZERO;
-        getrandom::fill(&mut request.0).map_err(|error| failure(format!("no randomness: {error}")))?;
-        let (client, name) = (signer.public(), self.name.clone());
+        let (request, client, name) = (request_id()?, self.owner.client(signer)?, self.name.clone());
         Ok(PutOrder { request, client, name, terms, allow, recipients: self.recipient.clone() })
     }
 
@@ -210,21 +212,4 @@ impl Put {
         verified.check_package(pins, order, &package).map_err(refused)?;
         Ok(package)
     }
-}
-
-/// What this side pins: what its own machine's daemon pins.
-async fn pins(context: &Context) -> Result<Pins, Box<ErrorBody>> {
-    let identity = context.daemon.get("/v1/identity").await?;
-    unpack(field(&identity, "pins"))
-        .and_then(|bytes| wire::decode::<Pins>(&bytes, TICKET_MAX).ok())
-        .ok_or_else(|| ErrorBody::plain("membership", "this host belongs to no mesh yet".to_owned(), None))
-}
-
-fn unpacked<T: serde::Serialize + serde::de::DeserializeOwned>(
-    answer: &Value,
-    name: &str,
-) -> Result<T, Box<ErrorBody>> {
-    unpack(field(answer, name))
-        .and_then(|bytes| wire::decode(&bytes, MESSAGE_MAX).ok())
-        .ok_or_else(|| failure(format!("the daemon's {name} does not decode")))
 }

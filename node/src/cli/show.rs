@@ -39,12 +39,13 @@ impl Show {
                 if all.is_empty() { "nobody".to_owned() } else { all.join(" ") }
             };
             format!(
-                "name        {}\nid          {}\nowner       {}\nversion     {}\nshares      {}-of-{}, {} flushed when \
+                "name        {}\nid          {}\nowner       {}\nsigned by   {}\nversion     {}\nshares      {}-of-{}, {} flushed when \
                  recorded\ntolerates   {} hostile domain(s)\ndealer      {}\nallow       {}\nmap opens   {}\ngroup       \
                  {} generation {}\nrecord      {}\n",
                 shown(answer, "name"),
                 shown(answer, "id"),
                 shown(answer, "client"),
+                shown(answer, "signer"),
                 shown(answer, "version"),
                 shown(answer, "k"),
                 shown(answer, "n"),

@@ -1,6 +1,7 @@
 //! The coordinating role: the records and the service that writes them.
 
 pub mod committee;
+pub mod credentials;
 pub mod election;
 mod log;
 pub mod records;

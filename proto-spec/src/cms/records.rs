@@ -1,10 +1,11 @@
 //! The replicated state: `apply(command) → effects`, the same everywhere. Nothing here asks a clock, a generator or
 //! another host; a command that does not fit changes nothing but the index.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::credentials::{Credential, Credentials, Value};
 use super::committee::{Committee, FOUNDERS, FOUNDERS_T, KeySetup, Step, seats_are_spread};
 use super::election::{LogEntry, SeatChange};
 use crate::beacon::{EpochVerified, SignedBeacon};
@@ -14,14 +15,14 @@ use crate::credential::split::commitments_digest;
 use crate::error::Check;
 use crate::genesis::{GenesisVerified, PROTOCOL_VERSION, SignedGenesis};
 use crate::header::Header;
-use crate::limits::{CREDENTIALS_MAX, ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX, MEMBERS_MAX};
+use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX, MEMBERS_MAX};
 use crate::membership::{Admission, Member, MemberRecord, Role};
 use crate::suite::{MeshKey, Suite};
 use crate::ticket::Pins;
 use crate::tree;
 use crate::types::{
     BlsSignature, Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, MeshId, Purpose,
-    RequestId, Round, ShareIndex, Terms, TicketSerial, TransportKey, sha256,
+    Round, ShareIndex, Terms, TicketSerial, TransportKey, sha256,
 };
 use crate::wire;
 
@@ -81,6 +82,8 @@ pub enum Command {
         commitments: Digest,
         /// Indexes whose holders had flushed their share when it was recorded.
         flushed: Vec<ShareIndex>,
+        /// Round of the oldest of their receipts.
+        round: Round,
     },
     /// A round's header is closed here.
     Epoch {
@@ -89,6 +92,11 @@ pub enum Command {
     },
     /// The committee changes.
     Committee(Step),
+    /// A head that changes whom it allows, who signs it, or whether it is there.
+    Change {
+        /// The head.
+        head: SignedHead,
+    },
 }
 
 impl Command {
@@ -126,23 +134,6 @@ impl Group {
     pub fn holder_of(&self, index: ShareIndex) -> Option<&HostId> {
         self.holders.get(usize::from(index.0).checked_sub(1)?)
     }
-}
-
-/// A recorded credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credential {
-    /// The head.
-    pub head: HeadVerified,
-    /// Its group.
-    pub group: GroupId,
-    /// The group's generation.
-    pub generation: Generation,
-    /// Digest of the commitments.
-    pub commitments: Digest,
-    /// Indexes whose holders had flushed their share when it was recorded.
-    pub flushed: Vec<ShareIndex>,
-    /// Index of the record.
-    pub record: u64,
 }
 
 /// What followed from a command.
@@ -184,8 +175,7 @@ pub struct Records {
     ek_hashes: BTreeMap<Digest, HostId>,
     tickets: BTreeMap<TicketSerial, HostId>,
     groups: BTreeMap<GroupId, Group>,
-    credentials: BTreeMap<CredentialId, Credential>,
-    first_commitments: BTreeMap<Commitment, CredentialId>,
+    credentials: Credentials,
     /// The last few headers, the newest last.
     headers: Vec<Header>,
     /// Digest over all entries so far: two states with the same root have seen the same log.
@@ -238,9 +228,10 @@ impl Records {
             Command::Found(founding) => self.found(suite, &founding),
             Command::Admit(admission) => self.admit(suite, *admission),
             Command::Group { group, beacon, absent } => self.activate(suite, group, &beacon, &absent),
-            Command::Head { head, group, generation, commitments, flushed } => {
-                self.record_head(suite, &head, group, generation, commitments, flushed)
+            Command::Head { head, group, generation, commitments, flushed, round } => {
+                self.put(suite, &head, Value { group, generation, commitments, flushed, round })
             }
+            Command::Change { head } => self.change(suite, &head),
             Command::Epoch { beacon } => self.close_header(suite, &beacon),
             Command::Committee(step) => self.change_committee(suite, &step),
         }
@@ -346,14 +337,9 @@ impl Records {
     }
 
     fn group_root(&self) -> Digest {
-        let mut heads: BTreeMap<GroupId, Vec<Digest>> = BTreeMap::new();
-        for (id, credential) in &self.credentials {
-            let removed = [u8::from(credential.head.head().removed)];
-            let leaf = Purpose::HeadLeaf.digest(&[&id.0, &credential.head.digest().0, &removed]);
-            heads.entry(credential.group).or_default().push(leaf);
-        }
+        let heads = self.credentials.head_roots();
         let leaf = |group: &Group| {
-            let root = tree::root(heads.get(&group.id).map_or(&[][..], Vec::as_slice));
+            let root = heads.get(&group.id).copied().unwrap_or_else(|| tree::root(&[]));
             Purpose::GroupLeaf.digest(&[&wire::encode(group), &root.0])
         };
         tree::root(&self.groups.values().map(leaf).collect::<Vec<_>>())
@@ -438,49 +424,24 @@ impl Records {
         Ok(Group { id: GroupId(id.0), terms, generation: Generation(1), holders })
     }
 
-    fn record_head(
-        &mut self,
-        suite: &dyn Suite,
-        head: &SignedHead,
-        group: GroupId,
-        generation: Generation,
-        commitments: Digest,
-        flushed: Vec<ShareIndex>,
-    ) -> Result<Effect, Check> {
+    fn put(&mut self, suite: &dyn Suite, head: &SignedHead, value: Value) -> Result<Effect, Check> {
         let mesh = *self.mesh().ok_or(Check::Record)?;
         let head = HeadVerified::check(suite, &mesh, head)?;
-        let id = head.head().id();
-        self.check_head(&head)?;
-        let of_group = self.groups.get(&group).ok_or(Check::Group)?;
-        let distinct: BTreeSet<&ShareIndex> = flushed.iter().collect();
-        let known = flushed.iter().all(|index| of_group.holder_of(*index).is_some());
-        if of_group.generation != generation || of_group.terms != head.head().terms {
-            return Err(Check::Group);
-        }
-        if !known || distinct.len() != flushed.len() || flushed.len() < usize::from(of_group.terms.quorum()) {
-            return Err(Check::Receipts);
-        }
-        self.first_commitments.insert(head.head().c0, id);
-        let record = self.applied + 1;
-        self.credentials.insert(id, Credential { head, group, generation, commitments, flushed, record });
-        Ok(Effect::HeadRecorded(id))
+        let of_group = self.groups.get(&value.group).ok_or(Check::Group)?;
+        let round = self.round();
+        self.credentials.put(head, of_group, value, round, self.applied + 1).map(Effect::HeadRecorded)
     }
 
-    /// Whether a head may be the next of its credential.
-    ///
-    /// # Errors
-    /// [`Check::HeadOrder`], [`Check::CommitmentReused`] or [`Check::Capacity`].
-    pub fn check_head(&self, head: &HeadVerified) -> Result<(), Check> {
-        let id = head.head().id();
-        let recorded = self.credentials.get(&id);
-        head.check_follows(recorded.map(|credential| &credential.head))?;
-        if self.first_commitments.contains_key(&head.head().c0) {
-            return Err(Check::CommitmentReused);
-        }
-        if recorded.is_none() && self.credentials.len() >= CREDENTIALS_MAX {
-            return Err(Check::Capacity);
-        }
-        Ok(())
+    fn change(&mut self, suite: &dyn Suite, head: &SignedHead) -> Result<Effect, Check> {
+        let mesh = *self.mesh().ok_or(Check::Record)?;
+        let head = HeadVerified::check(suite, &mesh, head)?;
+        let round = self.round();
+        self.credentials.change(head, round, self.applied + 1).map(Effect::HeadRecorded)
+    }
+
+    /// Round of the newest header: the clock of the records.
+    pub fn round(&self) -> Round {
+        self.headers.last().map_or(Round(0), |header| header.round)
     }
 
     /// Number of entries applied: the index of the newest record.
@@ -560,19 +521,14 @@ impl Records {
         self.groups.values()
     }
 
-    /// A credential.
+    /// All credentials.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// A credential, also one that was removed.
     pub fn credential(&self, id: &CredentialId) -> Option<&Credential> {
         self.credentials.get(id)
-    }
-
-    /// All credentials.
-    pub fn credentials(&self) -> impl Iterator<Item = (&CredentialId, &Credential)> {
-        self.credentials.iter()
-    }
-
-    /// The record that a request made, where it is the newest of its credential.
-    pub fn recorded_by(&self, id: &CredentialId, request: &RequestId) -> Option<&Credential> {
-        self.credentials.get(id).filter(|credential| credential.head.head().request == *request)
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::records::{Command, Credential, Group};
+use super::credentials::{Credential, has_expired};
+use super::records::{Command, Group};
 use crate::attest::enroll::{Candidate, OpenChallenge};
 use crate::attest::evidence::{Appraised, SignedEvidence};
 use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
-use crate::credential::head::{HeadVerified, SignedHead, credential_id};
+use crate::credential::head::{HeadVerified, credential_id};
 use crate::credential::shard_map::{MapHolder, ShardMap};
 use crate::credential::split::PutOrder;
 use crate::error::Check;
@@ -249,21 +250,23 @@ impl State {
         !is_lost && self.evidence(view, host).is_some_and(|signed| signed.evidence.share_receiving != HpkePublic::ZERO)
     }
 
-    /// Checks head and receipts: the command to record.
+    /// Checks a new value's receipts: the command to record.
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn check_put(view: View<'_>, head: &SignedHead, receipts: &[PutReceipt]) -> Result<Command, Check> {
-        let head = HeadVerified::check(view.suite, view.mesh, head)?;
-        view.records.check_head(&head)?;
-        let holds = |receipt: &&PutReceipt| receipt.head == *head.digest() && receipt_holds(view, receipt);
+    pub fn check_put(view: View<'_>, head: &HeadVerified, receipts: &[PutReceipt]) -> Result<Command, Check> {
+        view.records.credentials().check_value(head)?;
+        let in_time = |receipt: &PutReceipt| !has_expired(receipt.round, view.records.round());
+        let holds = |receipt: &&PutReceipt| {
+            receipt.head == *head.digest() && in_time(receipt) && receipt_holds(view, receipt)
+        };
         let receipts: Vec<&PutReceipt> = receipts.iter().filter(holds).collect();
         let first = receipts.first().ok_or(Check::Receipts)?;
         let group = view.records.group(&first.group).ok_or(Check::Group)?;
         if group.generation != first.generation || group.terms != head.head().terms {
             return Err(Check::Group);
         }
-        let mut flushed = Vec::new();
+        let (mut flushed, mut round) = (Vec::new(), first.round);
         for receipt in &receipts {
             let same = receipt.group == first.group
                 && receipt.generation == first.generation
@@ -271,6 +274,7 @@ impl State {
                 && group.holder_of(receipt.index) == Some(&receipt.holder);
             if same && !flushed.contains(&receipt.index) {
                 flushed.push(receipt.index);
+                round = round.min(receipt.round);
             }
         }
         if flushed.len() < usize::from(group.terms.quorum()) {
@@ -283,6 +287,7 @@ impl State {
             generation: group.generation,
             commitments: first.commitments,
             flushed,
+            round,
         })
     }
 
@@ -297,7 +302,7 @@ impl State {
         signed: &SignedEvidence,
     ) -> Result<(ShardMap, Vec<String>), Check> {
         let (_, reader) = view.appraise(signed)?;
-        let credential = view.records.credential(id).ok_or(Check::Unknown)?;
+        let credential = present(view, id)?;
         credential.head.head().check_reader(reader)?;
         Ok((self.map(view, credential)?, vec![reader.map_recipient.clone()]))
     }
@@ -307,7 +312,7 @@ impl State {
     /// # Errors
     /// [`Check::Unknown`] where there is no such credential or it names no recipient.
     pub fn map_for_owner(&self, view: View<'_>, id: &CredentialId) -> Result<(ShardMap, Vec<String>), Check> {
-        let credential = view.records.credential(id).ok_or(Check::Unknown)?;
+        let credential = present(view, id)?;
         let recipients = credential.head.head().recipients.clone();
         if recipients.is_empty() { Err(Check::Unknown) } else { Ok((self.map(view, credential)?, recipients)) }
     }
@@ -329,6 +334,10 @@ impl State {
     }
 }
 
+fn present<'a>(view: View<'a>, id: &CredentialId) -> Result<&'a Credential, Check> {
+    view.records.credential(id).filter(|credential| credential.is_there()).ok_or(Check::Unknown)
+}
+
 /// What a holder signs for a stored share.
 pub fn receipt_bytes(view: View<'_>, receipt: &PutReceipt) -> Vec<u8> {
     let body = Purpose::Receipt.digest(&[
@@ -338,6 +347,7 @@ pub fn receipt_bytes(view: View<'_>, receipt: &PutReceipt) -> Vec<u8> {
         &receipt.group.0,
         &receipt.generation.0.to_be_bytes(),
         &receipt.commitments.0,
+        &receipt.round.0.to_be_bytes(),
     ]);
     Purpose::Receipt.signed_bytes(view.mesh, &body.0)
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Check;
-use crate::limits::{ALLOW_MAX, HEAD_MAX, PIECES_MAX, RECIPIENT_TEXT_MAX, RECIPIENTS_MAX, SSHSIG_MAX};
+use crate::limits::{ALLOW_MAX, HEAD_MAX, PIECES_MAX, RECIPIENT_TEXT_MAX, RECIPIENTS_MAX, SSHSIG_MAX, SUCCESSIONS_MAX};
 use crate::membership::{MemberRecord, Role};
 use crate::suite::Suite;
 use crate::types::{Commitment, CredentialId, Digest, MeshId, Purpose, RequestId, SshKey, Terms, TransportKey};
@@ -11,6 +11,8 @@ use crate::{text, wire};
 
 /// SSHSIG namespace of heads.
 pub const NAMESPACE: &str = "vouchsafe.head.v1";
+/// SSHSIG namespace of successions.
+pub const SUCCESSION_NAMESPACE: &str = "vouchsafe.succession.v1";
 
 /// Whom a credential's owner allows to read it. Nobody who fits none of the rules.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -113,8 +115,26 @@ pub struct Head {
     pub removed: bool,
     /// Digest of the head before this one.
     pub previous: Option<Digest>,
-    /// Key that takes over from the client's.
-    pub successor: Option<SshKey>,
+    /// Keys that took over from the owner's, each named by the one before it. The last signs.
+    pub successors: Vec<Succession>,
+}
+
+/// A key hands a credential over to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Succession {
+    /// The key that signs from now on.
+    pub key: SshKey,
+    /// Armoured SSHSIG of the key that signed before.
+    pub signature: String,
+}
+
+impl Succession {
+    /// What the key before signs: the mesh, the credential, which succession of it, and the new key.
+    pub fn signed_bytes(mesh: &MeshId, id: &CredentialId, place: usize, key: &SshKey) -> Vec<u8> {
+        let place = u64::try_from(place).unwrap_or(u64::MAX).to_be_bytes();
+        Purpose::Succession.signed_bytes(mesh, &Purpose::Succession.digest(&[&id.0, &place, &key.0]).0)
+    }
 }
 
 /// The identity of a credential: H(client key ‖ name).
@@ -140,15 +160,29 @@ impl Head {
             && self.allow.iter().all(Allow::is_sound)
             && self.recipients.len() <= RECIPIENTS_MAX
             && self.recipients.iter().all(|recipient| recipient.len() <= RECIPIENT_TEXT_MAX)
-            // Not in this step: they are signed fields already, so that nothing signed has to change.
-            && !self.removed
-            && self.successor.is_none();
+            && self.successors.len() <= SUCCESSIONS_MAX
+            && !(self.removed && self.number == 1);
         if holds { Ok(()) } else { Err(Check::HeadForm) }
     }
 
     /// The credential.
     pub fn id(&self) -> CredentialId {
         credential_id(&self.client, &self.name)
+    }
+
+    /// The key that signs it: the owner's, or the last that took over.
+    pub fn signer(&self) -> &SshKey {
+        self.successors.last().map_or(&self.client, |succession| &succession.key)
+    }
+
+    /// Whether each key was named by the one before it.
+    fn successions_hold(&self, suite: &dyn Suite) -> bool {
+        let id = self.id();
+        let before = std::iter::once(&self.client).chain(self.successors.iter().map(|succession| &succession.key));
+        before.zip(&self.successors).enumerate().all(|(place, (before, Succession { key, signature }))| {
+            let bytes = Succession::signed_bytes(&self.mesh, &id, place, key);
+            signature.len() <= SSHSIG_MAX && suite.sshsig_holds(before, SUCCESSION_NAMESPACE, &bytes, signature)
+        })
     }
 
     /// Whether the owner allows this member to read.
@@ -188,7 +222,8 @@ impl HeadVerified {
         let head: Head = wire::decode(&signed.bytes, HEAD_MAX).map_err(|_| Check::HeadForm)?;
         head.check_form(mesh)?;
         if signed.signature.len() > SSHSIG_MAX
-            || !suite.sshsig_holds(&head.client, NAMESPACE, &signed.bytes, &signed.signature)
+            || !head.successions_hold(suite)
+            || !suite.sshsig_holds(head.signer(), NAMESPACE, &signed.bytes, &signed.signature)
         {
             return Err(Check::HeadSignature);
         }
@@ -210,19 +245,151 @@ impl HeadVerified {
         &self.signed
     }
 
-    /// Whether this head may take the place of the one that is recorded.
+    /// Whether this head may bring the next value of its credential, or the first.
     ///
     /// # Errors
     /// [`Check::HeadOrder`] unless it is the first, or the next and names the one before.
-    pub fn check_follows(&self, recorded: Option<&Self>) -> Result<(), Check> {
-        let follows = match recorded {
-            None => self.head.number == 1,
-            Some(last) => {
-                self.head.number == last.head.number + 1
-                    && self.head.version == last.head.version + 1
-                    && self.head.previous == Some(last.digest)
-            }
-        };
+    pub fn check_value(&self, recorded: Option<&Self>) -> Result<(), Check> {
+        let follows = !self.head.removed
+            && match recorded {
+                None => self.head.number == 1,
+                Some(last) => self.is_next_of(last) && self.head.version == last.head.version + 1,
+            };
         if follows { Ok(()) } else { Err(Check::HeadOrder) }
+    }
+
+    /// Whether this head may change whom the last one allows, who signs it, or whether it is there: nothing of the
+    /// value, which stays dealt as it is.
+    ///
+    /// # Errors
+    /// [`Check::HeadOrder`] unless it is the next and names the one before, [`Check::HeadForm`] where it says anything
+    /// else of the value.
+    pub fn check_change(&self, last: &Self) -> Result<(), Check> {
+        if !self.is_next_of(last) || last.head.removed {
+            return Err(Check::HeadOrder);
+        }
+        let (new, old) = (&self.head, &last.head);
+        let same = new.version == old.version
+            && new.terms == old.terms
+            && new.c0 == old.c0
+            && new.payload == old.payload
+            && new.pieces == old.pieces
+            && new.dealer == old.dealer;
+        if same { Ok(()) } else { Err(Check::HeadForm) }
+    }
+
+    /// The next number, naming the head before; and whoever took over before stays.
+    fn is_next_of(&self, last: &Self) -> bool {
+        self.head.number == last.head.number + 1
+            && self.head.previous == Some(last.digest)
+            && self.head.successors.starts_with(&last.head.successors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::Fake;
+
+    const OWNER: SshKey = SshKey([1; 32]);
+    const OTHER: SshKey = SshKey([2; 32]);
+
+    fn first() -> Head {
+        Head {
+            mesh: MeshId([7; 32]),
+            client: OWNER,
+            name: "a".to_owned(),
+            number: 1,
+            version: 1,
+            request: RequestId([1; 16]),
+            terms: Terms::new(2, 3, 0).unwrap(),
+            c0: Commitment([2; 48]),
+            payload: Digest([3; 32]),
+            pieces: 1,
+            allow: vec![Allow::Role(Role::Host)],
+            recipients: Vec::new(),
+            dealer: Dealer::Client,
+            removed: false,
+            previous: None,
+            successors: Vec::new(),
+        }
+    }
+
+    fn verified(head: &Head) -> HeadVerified {
+        let bytes = wire::encode(head);
+        let signature = Fake::sshsig_sign(head.signer(), NAMESPACE, &bytes);
+        HeadVerified::check(&Fake, &MeshId([7; 32]), &SignedHead { bytes, signature }).unwrap()
+    }
+
+    fn next(last: &HeadVerified, change: impl FnOnce(&mut Head)) -> HeadVerified {
+        let mut head = last.head().clone();
+        head.number += 1;
+        head.previous = Some(*last.digest());
+        change(&mut head);
+        verified(&head)
+    }
+
+    fn succession(head: &Head, key: SshKey) -> Succession {
+        let bytes = Succession::signed_bytes(&head.mesh, &head.id(), head.successors.len(), &key);
+        Succession { key, signature: Fake::sshsig_sign(head.signer(), SUCCESSION_NAMESPACE, &bytes) }
+    }
+
+    #[test]
+    fn a_change_keeps_the_value_and_a_value_is_the_next_version() {
+        let last = verified(&first());
+        assert_eq!(next(&last, |head| head.allow.clear()).check_change(&last), Ok(()));
+        assert_eq!(next(&last, |head| head.removed = true).check_change(&last), Ok(()));
+        assert_eq!(next(&last, |head| head.version = 2).check_value(Some(&last)), Ok(()));
+        assert_eq!(next(&last, |_| {}).check_value(Some(&last)), Err(Check::HeadOrder), "the same version");
+        for of_value in [
+            |head: &mut Head| head.version = 2,
+            |head: &mut Head| head.c0 = Commitment([9; 48]),
+            |head: &mut Head| head.payload = Digest([9; 32]),
+            |head: &mut Head| head.pieces = 2,
+            |head: &mut Head| head.terms.k = 3,
+            |head: &mut Head| head.dealer = Dealer::Coordinator(TransportKey([1; 32])),
+        ] {
+            assert_eq!(next(&last, of_value).check_change(&last), Err(Check::HeadForm));
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_not_the_next_or_names_another_before_it_is_out_of_order() {
+        let last = verified(&first());
+        let skips = next(&last, |head| head.number = 3);
+        let other = next(&last, |head| head.previous = Some(Digest([9; 32])));
+        let again = verified(&first());
+        for head in [&skips, &other, &again] {
+            assert_eq!(head.check_change(&last), Err(Check::HeadOrder));
+            assert_eq!(head.check_value(Some(&last)), Err(Check::HeadOrder));
+        }
+        assert_eq!(skips.check_value(None), Err(Check::HeadOrder), "the first has number 1");
+    }
+
+    #[test]
+    fn after_a_removal_only_a_new_value_follows() {
+        let last = verified(&first());
+        let removed = next(&last, |head| head.removed = true);
+        assert_eq!(next(&removed, |_| {}).check_change(&removed), Err(Check::HeadOrder));
+        assert_eq!(next(&removed, |head| head.version = 2).check_value(Some(&removed)), Err(Check::HeadOrder));
+        let back = next(&removed, |head| (head.version, head.removed) = (2, false));
+        assert_eq!(back.check_value(Some(&removed)), Ok(()));
+    }
+
+    #[test]
+    fn who_handed_a_credential_over_signs_no_more() {
+        let last = verified(&first());
+        let handed = next(&last, |head| head.successors.push(succession(head, OTHER)));
+        assert_eq!(handed.check_change(&last), Ok(()));
+        assert_eq!(handed.head().signer(), &OTHER);
+        let by_owner = next(&handed, |head| head.successors.clear());
+        assert_eq!(by_owner.head().signer(), &OWNER);
+        assert_eq!(by_owner.check_change(&handed), Err(Check::HeadOrder));
+        let to_another = next(&handed, |head| {
+            head.successors.clear();
+            head.successors.push(succession(head, SshKey([3; 32])));
+        });
+        assert_eq!(to_another.check_change(&handed), Err(Check::HeadOrder));
+        assert_eq!(next(&handed, |head| head.removed = true).check_change(&handed), Ok(()));
     }
 }

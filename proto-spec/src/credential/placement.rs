@@ -21,16 +21,28 @@ pub struct Candidate<'a> {
 
 /// Whether the spread invariant holds: any *a* domains together hold at most k-1 shares, and the others at least k.
 pub fn spread_holds<'a>(terms: Terms, domains: impl IntoIterator<Item = &'a str>) -> bool {
+    let domains: Vec<&str> = domains.into_iter().collect();
+    let (total, hostile) = (domains.len(), tolerated_shares(terms, &domains));
+    let k = usize::from(terms.k);
+    total == usize::from(terms.n) && hostile < k && total - hostile >= k
+}
+
+/// The most shares that any *a* domains hold together.
+pub fn tolerated_shares(terms: Terms, domains: &[&str]) -> usize {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for domain in domains {
         *counts.entry(domain).or_default() += 1;
     }
     let mut counts: Vec<usize> = counts.into_values().collect();
     counts.sort_unstable_by(|a, b| b.cmp(a));
-    let total: usize = counts.iter().sum();
-    let hostile: usize = counts.iter().take(usize::from(terms.tolerate)).sum();
-    let k = usize::from(terms.k);
-    total == usize::from(terms.n) && hostile < k && total - hostile >= k
+    counts.iter().take(usize::from(terms.tolerate)).sum()
+}
+
+/// How many holders must be bound by a removal or a revocation before it is certain: those that are not, together with
+/// the shares of the tolerated domains, are fewer than k.
+pub fn certain_at(terms: Terms, domains: &[&str]) -> usize {
+    let (k, n) = (usize::from(terms.k), usize::from(terms.n));
+    (n + 1).saturating_sub(k).saturating_add(tolerated_shares(terms, domains))
 }
 
 /// Draws n holders; their order is that of the share indexes. As many domains as there are, then regions, then
@@ -79,6 +91,14 @@ mod tests {
         assert!(!spread_holds(terms(3, 4, 1), ["a", "a", "b", "c"]), "without a there are only two");
         assert!(spread_holds(terms(2, 3, 0), ["a", "a", "a"]));
         assert!(!spread_holds(terms(2, 3, 1), ["a", "b"]), "too few shares");
+    }
+
+    #[test]
+    fn a_revocation_is_certain_once_the_others_and_the_tolerated_domains_are_fewer_than_k() {
+        assert_eq!(certain_at(terms(2, 3, 1), &["a", "b", "c"]), 3);
+        assert_eq!(certain_at(terms(3, 5, 1), &["a", "b", "c", "d", "e"]), 4);
+        assert_eq!(certain_at(terms(3, 5, 1), &["a", "a", "b", "c", "d"]), 5);
+        assert_eq!(certain_at(terms(2, 3, 0), &["a", "a", "a"]), 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One `deal`, whoever the dealer is: the client's own side, or the coordinator that a thin client asked.
 
-use super::head::{self, Dealer, Head};
+use super::head::{self, Dealer, Head, HeadVerified};
 use super::seal::{SealContext, encrypt_payload, payload_digest};
 use crate::error::Check;
 use crate::limits::{RECIPIENT_TEXT_MAX, RECIPIENTS_MAX};
@@ -63,17 +63,6 @@ pub struct Placement {
     pub receivers: Vec<Receiver>,
 }
 
-/// The head before this one, as far as the next needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Previous {
-    /// Its number.
-    pub number: u64,
-    /// Its version.
-    pub version: u64,
-    /// Its digest.
-    pub digest: Digest,
-}
-
 /// What is dealt, by whom, to whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Deal<'a> {
@@ -86,7 +75,7 @@ pub struct Deal<'a> {
     /// Where the shares go.
     pub placement: &'a Placement,
     /// The head that the new one follows.
-    pub previous: Option<Previous>,
+    pub previous: Option<&'a HeadVerified>,
 }
 
 /// Splits a payload: draws a scalar, shares it, encrypts the payload under it, forms the head and seals each share
@@ -109,13 +98,14 @@ pub fn deal(
     let dealt = suite.deal(order.terms, generator).ok_or(Check::HeadForm)?;
     let c0 = *dealt.commitments.first().ok_or(Check::HeadForm)?;
     let id = head::credential_id(&order.client, &order.name);
-    let version = previous.map_or(0, |last| last.version) + 1;
+    let last = previous.map(HeadVerified::head);
+    let version = last.map_or(0, |last| last.version) + 1;
     let pieces = encrypt_payload(&dealt.secret, &id, version, payload)?;
     let head = Head {
         mesh: *mesh,
         client: order.client,
         name: order.name.clone(),
-        number: previous.map_or(0, |last| last.number) + 1,
+        number: last.map_or(0, |last| last.number) + 1,
         version,
         request: order.request,
         terms: order.terms,
@@ -126,8 +116,8 @@ pub fn deal(
         recipients: order.recipients.clone(),
         dealer,
         removed: false,
-        previous: previous.map(|last| last.digest),
-        successor: None,
+        previous: previous.map(|last| *last.digest()),
+        successors: last.map(|last| last.successors.clone()).unwrap_or_default(),
     };
     let bytes = wire::encode(&head);
     let digest = head::digest_of(&bytes);

@@ -3,7 +3,8 @@
 use crate::attest::evidence::SignedEvidence;
 use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
-use crate::cms::records::{Credential, Group};
+use crate::cms::credentials::Credential;
+use crate::cms::records::Group;
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused};
 use crate::genesis::SignedGenesis;
 use crate::membership::MemberRecord;
@@ -306,6 +307,21 @@ pub enum LocalReply {
         missing: Vec<HostId>,
         /// Holders that may be lost at once.
         margin: u8,
+    },
+    /// A head that changes nothing of the value is recorded.
+    Changed {
+        /// The credential.
+        id: CredentialId,
+        /// Number of the head.
+        number: u64,
+        /// Version of the value.
+        version: u64,
+        /// Index of the record.
+        record: u64,
+        /// Whether it binds so many holders that the others cannot serve a reader.
+        certain: bool,
+        /// Holders that have not said yet that it binds them.
+        missing: Vec<HostId>,
     },
     /// A credential.
     Secret(SecretBytes),

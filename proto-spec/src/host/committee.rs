@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::recording::Wanted;
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, Write};
 use crate::cms::election::{Ballot, Election, Hard, LogEntry, NotStepped, Ready};
 use crate::cms::records::{Command, Effect};
+use crate::credential::head::HeadVerified;
 use crate::credential::split::PutOrder;
 use crate::error::{Check, Misbehaved};
 use crate::limits::{PROPOSALS_MAX, REQUESTS_OPEN_MAX, TICK_MS};
@@ -19,8 +21,8 @@ pub(super) enum Then {
     Admitted(TransportKey, RequestId),
     /// The order gets its bundle.
     Bundle(TransportKey, Box<PutOrder>),
-    /// The put is acknowledged.
-    Recorded(TransportKey, RequestId, CredentialId),
+    /// The head is acknowledged.
+    Recorded(TransportKey, RequestId, Box<HeadVerified>),
 }
 
 /// A read that waits until it is linearizable.
@@ -29,6 +31,10 @@ pub(super) enum Question {
     Map(TransportKey, RequestId, CredentialId, Box<Shown>),
     /// The owner's map.
     OwnerMap(TransportKey, RequestId, CredentialId),
+    /// Where an order may go, and which head it follows.
+    Order(TransportKey, Box<PutOrder>),
+    /// A head that is about to be refused.
+    Record(TransportKey, Box<Wanted>),
 }
 
 /// This host's seat.
@@ -139,14 +145,14 @@ impl Host {
         actions: &mut Actions,
     ) -> Result<(), Check> {
         if !self.leads() {
-            return Err(Check::NotCoordinator);
+            return Err(Check::NotLeader);
         }
-        let Some(seated) = &mut self.seated else { return Err(Check::NotCoordinator) };
+        let Some(seated) = &mut self.seated else { return Err(Check::NotLeader) };
         if seated.proposals.len() >= PROPOSALS_MAX {
             return Err(Check::Capacity);
         }
         let proposed = seated.election.propose(wire::encode(command), command.change());
-        let (index, term) = proposed.ok_or(Check::NotCoordinator)?;
+        let (index, term) = proposed.ok_or(Check::NotLeader)?;
         seated.proposals.insert(index, (term, then));
         self.drive(now, actions);
         Ok(())
@@ -155,9 +161,9 @@ impl Host {
     /// Answers a question once what is committed now is applied here, and a majority still follows this leader.
     pub(super) fn ask_log(&mut self, now: Now, question: Question, actions: &mut Actions) -> Result<(), Check> {
         if !self.leads() {
-            return Err(Check::NotCoordinator);
+            return Err(Check::NotLeader);
         }
-        let Some(seated) = &mut self.seated else { return Err(Check::NotCoordinator) };
+        let Some(seated) = &mut self.seated else { return Err(Check::NotLeader) };
         if seated.questions.len() >= REQUESTS_OPEN_MAX {
             return Err(Check::Capacity);
         }
@@ -245,7 +251,7 @@ impl Host {
         seated.election.applied(entry.index);
         if let Some((term, then)) = seated.proposals.remove(&entry.index) {
             // Another leader's entry stands at this index: what was proposed is lost, and whoever waits asks again.
-            let outcome = if term == entry.term { outcome } else { Err(Check::NotCoordinator) };
+            let outcome = if term == entry.term { outcome } else { Err(Check::NotLeader) };
             self.after_record(now, outcome, entry.index, then, actions);
         }
     }
@@ -262,11 +268,11 @@ impl Host {
             Then::Nothing => {}
             Then::Admitted(joiner, request) => self.tell_admitted(joiner, request, outcome.map(|_| ()), actions),
             Then::Bundle(to, order) => self.answer_order(now, to, &order, outcome.err(), actions),
-            Then::Recorded(to, request, id) => {
+            Then::Recorded(to, request, head) => {
                 // Proposed twice, since its answer was slow: the first was recorded.
-                let known = self.ground.records.recorded_by(&id, &request).map(|credential| credential.record);
+                let known = self.ground.records.credentials().made_by(&head);
                 let outcome = outcome.map(|_| index).or_else(|check| known.ok_or(check));
-                self.answer_put(to, request, outcome, actions);
+                self.answer_record(to, request, outcome, actions);
             }
         }
     }

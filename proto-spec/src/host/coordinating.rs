@@ -4,10 +4,10 @@
 use super::committee::{Question, Then};
 use super::{Action, ActionId, Actions, Host, Lane, Table, Waiting, Write};
 use crate::cms::records::Command;
-use crate::cms::service::{self, Greeting, Placed};
-use crate::credential::head::{Dealer, HeadVerified, SignedHead};
+use crate::cms::service::{Greeting, Placed};
+use crate::credential::head::Dealer;
 use crate::credential::seal::SealContext;
-use crate::credential::split::{self, Deal, Placement, Previous, PutOrder, Receiver};
+use crate::credential::split::{self, Deal, Placement, PutOrder, Receiver};
 use crate::error::{Check, Misbehaved, Subject};
 use crate::limits::{MESSAGE_MAX, REQUESTS_OPEN_MAX};
 use crate::membership::{Admission, MemberRecord};
@@ -16,16 +16,8 @@ use crate::ticket::Contact;
 use crate::types::{
     BlsSignature, CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, ShareIndex, TransportKey,
 };
-use crate::wire::{Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Message, Package, PutReceipt, Shown};
+use crate::wire::{Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Message, Package, Shown};
 use crate::{attest::evidence::SignedEvidence, credential::shard_map::ShardMap};
-
-/// A put whose head and receipts hold.
-enum PutChecked {
-    /// It was asked before: the index of its record.
-    Recorded(u64),
-    /// To be recorded.
-    Fresh(CredentialId, Box<Command>),
-}
 
 impl Host {
     /// Somebody would join.
@@ -90,7 +82,7 @@ impl Host {
         answer: &EnrolAnswer,
     ) -> Result<(Message, Write), Check> {
         let view = self.ground.view(now, self.header.as_ref()).ok_or(Check::NotReady)?;
-        let share = self.share.as_ref().ok_or(Check::NotCoordinator)?;
+        let share = self.share.as_ref().ok_or(Check::NotLeader)?;
         view.follows_header()?;
         let record = self.coordinator.admit(view, from, &answer.quote)?;
         let digest = record.digest(view.mesh);
@@ -162,7 +154,7 @@ impl Host {
     ) {
         match outcome {
             Ok(()) => self.send_joiner(Lane::Records, joiner, Message::EnrolAdmitted, actions),
-            Err(Check::NotCoordinator) => {} // it asks again
+            Err(Check::NotLeader) => {} // it asks again
             // It asked twice: the first was recorded.
             Err(_) if self.ground.records.member_by_transport(&joiner).is_some() => {
                 self.send_joiner(Lane::Records, joiner, Message::EnrolAdmitted, actions);
@@ -189,25 +181,24 @@ impl Host {
         }
     }
 
-    /// As the leader: where may this order go?
+    /// As the leader: where may this order go? The answer names the head that the new one follows: only who leads still
+    /// knows it.
     pub(super) fn on_put_begin(&mut self, now: Now, from: TransportKey, order: &PutOrder, actions: &mut Actions) {
-        match self.place(now, order) {
-            Ok(Placed::Bundle(bundle)) => {
-                self.send(Lane::Records, from, Message::PutBundle { request: order.request, bundle }, actions);
-            }
+        let asked = match self.place(now, order) {
+            Ok(Placed::Bundle(_)) => self.ask_log(now, Question::Order(from, Box::new(order.clone())), actions),
             Ok(Placed::New(new)) => {
                 let command = Command::Group { group: new.group, beacon: new.beacon, absent: new.absent };
-                let then = Then::Bundle(from, Box::new(order.clone()));
-                if let Err(check) = self.propose(now, &command, then, actions) {
-                    self.refuse(Lane::Direct, from, order.request, check, Subject::Request, actions);
-                }
+                self.propose(now, &command, Then::Bundle(from, Box::new(order.clone())), actions)
             }
-            Err(check) => self.refuse(Lane::Direct, from, order.request, check, Subject::Request, actions),
+            Err(check) => Err(check),
+        };
+        if let Err(check) = asked {
+            self.refuse(Lane::Direct, from, order.request, check, Subject::Request, actions);
         }
     }
 
     fn place(&self, now: Now, order: &PutOrder) -> Result<Placed, Check> {
-        let view = self.view(now).filter(|_| self.leads()).ok_or(Check::NotCoordinator)?;
+        let view = self.view(now).filter(|_| self.leads()).ok_or(Check::NotLeader)?;
         view.follows_header()?;
         self.coordinator.place(view, &self.own.host, order)
     }
@@ -248,7 +239,7 @@ impl Host {
 
     fn deal_for(&mut self, now: Now, entrusting: &Entrusting) -> Result<Package, Check> {
         let Entrusting { order, group, round, sealed } = entrusting;
-        let view = self.ground.view(now, self.header.as_ref()).filter(|_| self.leads()).ok_or(Check::NotCoordinator)?;
+        let view = self.ground.view(now, self.header.as_ref()).filter(|_| self.leads()).ok_or(Check::NotLeader)?;
         if sealed.len() > MESSAGE_MAX {
             return Err(Check::Capacity);
         }
@@ -267,7 +258,7 @@ impl Host {
             key: holder.evidence.evidence.share_receiving,
         });
         let placement = Placement { group: *group, generation: *generation, receivers: receivers.collect() };
-        let previous = previous_of(view.records.credential(&order.id()).map(|credential| &credential.head));
+        let previous = view.records.credential(&order.id()).map(|credential| &credential.head);
         let deal = Deal {
             mesh: view.mesh,
             dealer: Dealer::Coordinator(self.own.transport),
@@ -276,54 +267,6 @@ impl Host {
             previous,
         };
         split::deal(view.suite, &mut self.generator, &deal, &payload)
-    }
-
-    pub(super) fn on_put_record(
-        &mut self,
-        now: Now,
-        from: TransportKey,
-        request: RequestId,
-        head: &SignedHead,
-        receipts: &[PutReceipt],
-        actions: &mut Actions,
-    ) {
-        match self.check_put(now, head, receipts) {
-            Ok(PutChecked::Recorded(record)) => self.answer_put(from, request, Ok(record), actions),
-            Ok(PutChecked::Fresh(id, command)) => {
-                if let Err(check) = self.propose(now, &command, Then::Recorded(from, request, id), actions) {
-                    self.answer_put(from, request, Err(check), actions);
-                }
-            }
-            Err(check) => self.answer_put(from, request, Err(check), actions),
-        }
-    }
-
-    fn check_put(&self, now: Now, head: &SignedHead, receipts: &[PutReceipt]) -> Result<PutChecked, Check> {
-        let view = self.view(now).filter(|_| self.leads()).ok_or(Check::NotCoordinator)?;
-        let verified = HeadVerified::check(view.suite, view.mesh, head)?;
-        // Asked again after the answer was lost: the same request has the same record.
-        if let Some(credential) = view.records.recorded_by(&verified.head().id(), &verified.head().request)
-            && credential.head.digest() == verified.digest()
-        {
-            return Ok(PutChecked::Recorded(credential.record));
-        }
-        let id = verified.head().id();
-        let command = service::State::check_put(view, head, receipts)?;
-        Ok(PutChecked::Fresh(id, Box::new(command)))
-    }
-
-    /// A put was recorded, or refused.
-    pub(super) fn answer_put(
-        &mut self,
-        to: TransportKey,
-        request: RequestId,
-        outcome: Result<u64, Check>,
-        actions: &mut Actions,
-    ) {
-        match outcome {
-            Ok(record) => self.send(Lane::Records, to, Message::PutRecorded { request, record }, actions),
-            Err(check) => self.refuse(Lane::Direct, to, request, check, Subject::Request, actions),
-        }
     }
 
     pub(super) fn on_map_request(
@@ -369,6 +312,8 @@ impl Host {
                 let map = view.and_then(|view| self.coordinator.map_for_owner(view, &id));
                 self.answer_with_map(from, request, map, Subject::Credential(id), actions);
             }
+            Question::Order(from, order) => self.answer_order(now, from, &order, None, actions),
+            Question::Record(from, wanted) => self.record_or_refuse(now, from, &wanted, actions),
         }
     }
 
@@ -422,11 +367,6 @@ pub(crate) fn entrust_info(
         head: &order_digest,
     };
     context.info(Purpose::Entrust)
-}
-
-/// What a new head needs of the one before.
-pub(crate) fn previous_of(head: Option<&HeadVerified>) -> Option<Previous> {
-    head.map(|head| Previous { number: head.head().number, version: head.head().version, digest: *head.digest() })
 }
 
 impl PutOrder {

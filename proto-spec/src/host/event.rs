@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::attest::quote::Quote;
+use crate::credential::head::SignedHead;
 use crate::credential::split::PutOrder;
 use crate::error::DecodeError;
 use crate::genesis::SignedGenesis;
@@ -147,6 +148,8 @@ pub enum LocalCommand {
         /// When it is acknowledged.
         wait: Wait,
     },
+    /// Record a head that changes nothing of the value.
+    Change(SignedHead),
     /// Read a credential.
     Get(CredentialId),
     /// The beacon of a round, or the newest.

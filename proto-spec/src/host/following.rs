@@ -133,7 +133,11 @@ impl Host {
                 actions.push(Action::Report(Report::Recorded(*id)));
                 self.erase_superseded(id, actions);
             }
-            Effect::HeaderClosed(header) => self.header_closed(now, header, actions),
+            Effect::HeaderClosed(header) => {
+                let gone = self.holder.expired(header.round);
+                Self::erase(gone, actions);
+                self.header_closed(now, header, actions);
+            }
         }
     }
 
@@ -184,8 +188,7 @@ impl Host {
     /// A recorded head makes older shares and rivals that lost superfluous: they go once the record is on disk.
     fn erase_superseded(&mut self, id: &crate::types::CredentialId, actions: &mut Actions) {
         let Some(credential) = self.ground.records.credential(id) else { return };
-        let head = credential.head.clone();
-        let gone = self.holder.superseded(id, &head);
+        let gone = self.holder.superseded(credential);
         Self::erase(gone, actions);
     }
 

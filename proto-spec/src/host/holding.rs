@@ -115,8 +115,7 @@ impl Host {
             Ok(_) if self.blobs.len() >= REQUESTS_OPEN_MAX => {
                 self.refuse(Lane::Direct, from, request, Check::Capacity, Subject::Host(self.own.host), actions);
             }
-            Ok(pieces) => {
-                let key = (*id, *head);
+            Ok((key, pieces)) => {
                 let action = self.fresh_id();
                 self.blobs.insert(action, Waiting { to: from, request });
                 let keys = (0..pieces).map(|piece| piece_row(&key, piece)).collect();

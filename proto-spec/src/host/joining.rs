@@ -243,7 +243,7 @@ impl Host {
         }
         let Some(joining) = &mut self.joining else { return };
         if joining.deadline.is_some_and(|deadline| now.monotonic >= deadline) {
-            return self.end_joining(Failure::NoCoordinator, actions);
+            return self.end_joining(Failure::NoLeader, actions);
         }
         if joining.retry_at.is_some_and(|at| now.monotonic >= at) {
             self.send_joining(now, true, actions);

@@ -43,6 +43,7 @@ impl Host {
             LocalCommand::PutStore { package, signature, wait } => {
                 return self.put_store(now, id, package, signature, wait, actions);
             }
+            LocalCommand::Change(head) => return self.change(now, id, &head, actions),
             LocalCommand::Get(credential) => return self.get(now, id, credential, actions),
             LocalCommand::OwnerMap(credential) => {
                 let request = RequestId(self.generator.bytes());
@@ -53,7 +54,7 @@ impl Host {
             LocalCommand::Status => Ok(LocalReply::Status(Box::new(self.status(Some(now))))),
             LocalCommand::Hosts => Ok(LocalReply::Hosts(self.hosts())),
             LocalCommand::List => Ok(LocalReply::List(
-                self.ground.records.credentials().map(|(_, credential)| credential.clone()).collect(),
+                self.ground.records.credentials().iter().map(|(_, credential)| credential.clone()).collect(),
             )),
             LocalCommand::Show(credential) => self.show(&credential),
             LocalCommand::Evidence => self.evidence(now, actions),

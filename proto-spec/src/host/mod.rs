@@ -2,6 +2,7 @@
 //! and puts in order what goes out.
 
 mod action;
+mod changing;
 mod committee;
 mod coordinating;
 mod epochs;
@@ -16,6 +17,7 @@ mod own;
 mod putting;
 mod reading;
 mod receive;
+mod recording;
 mod redealing;
 mod restore;
 mod seats;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use action::{Action, HostLine, IdentityReply, Lane, LocalReply, Report, StatusReply, Table, TpmRequest, Write};
-pub(crate) use coordinating::{entrust_info, previous_of};
+pub(crate) use coordinating::entrust_info;
 pub use event::{ActionId, Event, LocalCommand, LocalId, TpmReply};
 pub use lanes::Lanes;
 pub use restore::RestoreError;
@@ -35,6 +37,7 @@ pub use restore::RestoreError;
 use crate::attest::enroll::EkOffer;
 use crate::attester;
 use crate::beacon::{Calendar, Epochs, SignedBeacon};
+use crate::changing::Changing;
 use crate::cms;
 use crate::cms::election::LogEntry;
 use crate::cms::records::Records;
@@ -234,6 +237,7 @@ pub struct Host {
     turn: usize,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
+    changes: BTreeMap<RequestId, (Changing, LocalId)>,
     readings: BTreeMap<RequestId, (Reading, LocalId)>,
     tpm: BTreeMap<ActionId, TpmUse>,
     blobs: BTreeMap<ActionId, Waiting>,
@@ -290,6 +294,7 @@ impl Host {
             turn: 0,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
+            changes: BTreeMap::new(),
             readings: BTreeMap::new(),
             tpm: BTreeMap::new(),
             blobs: BTreeMap::new(),
@@ -341,6 +346,7 @@ impl Host {
         self.tick_joining(now, actions);
         self.tick_asked(now, actions);
         self.tick_puts(now, actions);
+        self.tick_changes(now, actions);
         self.tick_readings(now, actions);
     }
 
@@ -370,6 +376,7 @@ impl Host {
             times.push(put.deadline);
             times.extend(put.retry_at);
         }
+        times.extend(self.changes.values().flat_map(|(changing, _)| [changing.deadline, changing.retry_at]));
         for (reading, _) in self.readings.values() {
             times.push(reading.deadline);
             times.extend(reading.retry_at);

@@ -27,7 +27,7 @@ impl Host {
     }
 
     pub(super) fn open_requests(&self) -> usize {
-        self.asked.len() + self.puts.len() + self.readings.len()
+        self.asked.len() + self.puts.len() + self.changes.len() + self.readings.len()
     }
 
     pub(super) fn answered(&mut self, request: &RequestId, reply: LocalReply, actions: &mut Actions) {
@@ -66,6 +66,9 @@ impl Host {
         for (putting, _) in self.puts.values_mut().filter(|(putting, _)| putting.stage == Stage::AwaitingRecord) {
             putting.retry_at = Some(soon);
         }
+        for (changing, _) in self.changes.values_mut() {
+            changing.retry_at = soon;
+        }
         self.readings.values_mut().for_each(|(reading, _)| reading.leader_changed(soon));
         if let Some(evidence) = self.attester.newest().cloned() {
             self.show_evidence(&evidence, actions);
@@ -77,7 +80,7 @@ impl Host {
             self.asked.iter().filter(|(_, asked)| now.monotonic >= asked.deadline).map(|(id, _)| *id).collect();
         for request in over {
             if let Some(asked) = self.asked.remove(&request) {
-                Self::reply(asked.local, Err(Failure::NoCoordinator), actions);
+                Self::reply(asked.local, Err(Failure::NoLeader), actions);
             }
         }
         let mut again = Vec::new();
@@ -161,8 +164,10 @@ impl Host {
         self.follow_put(now, &request, next, actions);
     }
 
-    pub(super) fn on_put_recorded(&mut self, request: RequestId, record: u64, actions: &mut Actions) {
-        let Some((putting, id)) = self.puts.remove(&request) else { return };
+    pub(super) fn on_recorded(&mut self, now: Now, request: RequestId, record: u64, actions: &mut Actions) {
+        let Some((putting, id)) = self.puts.remove(&request) else {
+            return self.on_change_recorded(now, request, record, actions);
+        };
         let k = usize::from(putting.head.head().terms.k);
         let reply = LocalReply::Stored {
             id: putting.head.head().id(),
@@ -265,5 +270,5 @@ impl Host {
 
 /// Refusals of a leader that another leader, or this one in a moment, does not repeat.
 fn passes_soon(check: Check) -> bool {
-    matches!(check, Check::NotCoordinator | Check::NotReady | Check::Behind | Check::OwnEpoch)
+    matches!(check, Check::NotLeader | Check::NotReady | Check::Behind | Check::OwnEpoch)
 }

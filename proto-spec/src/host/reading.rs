@@ -20,7 +20,7 @@ impl Host {
         let round = match self.attester.current(view) {
             Some(evidence) => evidence.evidence.round,
             None if view.epochs.current(view.calendar, now).is_none() => {
-                return Self::reply(id, Err(Failure::NoCoordinator), actions);
+                return Self::reply(id, Err(Failure::NoLeader), actions);
             }
             None => {
                 let refused = Refused::new(Check::EvidenceMissing, Subject::Host(self.own.host));

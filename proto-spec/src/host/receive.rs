@@ -1,5 +1,6 @@
 //! A message came: who may say it, and which part it is for.
 
+use super::recording::Wanted;
 use super::{Action, Actions, Host, Lane};
 use crate::error::{Check, Misbehaved, Refused, Subject};
 use crate::holder::{Offer, Release};
@@ -97,8 +98,13 @@ impl Host {
             Message::PutBegin(order) => self.on_put_begin(now, from, &order, actions),
             Message::Entrust(entrusting) => self.on_entrust(now, from, &entrusting, actions),
             Message::PutRecord { request, head, receipts } => {
-                self.on_put_record(now, from, request, &head, &receipts, actions);
+                self.on_record_request(now, from, Wanted { request, head, receipts: Some(receipts) }, actions);
             }
+            Message::ChangeRecord { request, head } => {
+                self.on_record_request(now, from, Wanted { request, head, receipts: None }, actions);
+            }
+            Message::BoundAsk { request, record } => self.on_bound_ask(now, from, request, record, actions),
+            Message::Bound { request, record } => self.on_bound(host, request, record, actions),
             Message::MapRequest { request, id, shown } => {
                 self.on_map_request(now, from, request, &id, &shown, actions);
             }
@@ -135,8 +141,8 @@ impl Host {
             Message::Entrusted { request, package } if self.is_seated(&from) => {
                 self.answered(&request, LocalReply::Package(package), actions);
             }
-            Message::PutRecorded { request, record } if self.is_seated(&from) => {
-                self.on_put_recorded(request, record, actions);
+            Message::Recorded { request, record } if self.is_seated(&from) => {
+                self.on_recorded(now, request, record, actions);
             }
             Message::MapReply { request, file } if self.is_seated(&from) => {
                 self.on_map_reply(request, file, actions);
@@ -167,6 +173,8 @@ impl Host {
     ) {
         if self.readings.contains_key(request) {
             self.refused_reading(now, from, request, refused, actions);
+        } else if self.changes.contains_key(request) {
+            self.refused_change(from, request, refused, actions);
         } else {
             self.refused_put(now, from, request, refused, actions);
         }

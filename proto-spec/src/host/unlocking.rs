@@ -76,7 +76,7 @@ impl Host {
 
     fn unlock_part(&mut self, now: Now, from: &TransportKey, number: u64, shown: &Shown) -> Result<Message, Check> {
         let view = self.ground.view(now, self.header.as_ref()).ok_or(Check::NotReady)?;
-        let share = self.share.as_ref().ok_or(Check::NotCoordinator)?;
+        let share = self.share.as_ref().ok_or(Check::NotLeader)?;
         // Who was cut off in a record that is not here yet must not be let in by this host.
         view.follows_header()?;
         let (appraised, record) = view.appraise(&shown.evidence)?;

@@ -167,6 +167,8 @@ pub struct PutReceipt {
     pub generation: Generation,
     /// Digest of the commitments.
     pub commitments: Digest,
+    /// Round of the newest header in the holder's records: the put must be recorded before too many others follow.
+    pub round: Round,
     /// Signature of the holder's transport key.
     pub signature: Ed25519Signature,
 }
@@ -407,7 +409,7 @@ pub enum Message {
         receipts: Vec<PutReceipt>,
     },
     /// Coordinator → host.
-    PutRecorded {
+    Recorded {
         /// The request.
         request: RequestId,
         /// Index of the record.
@@ -486,6 +488,27 @@ pub enum Message {
         /// Why.
         refused: Refused,
     },
+    /// Host → leader: record this head, which changes nothing of the value.
+    ChangeRecord {
+        /// The request.
+        request: RequestId,
+        /// The head.
+        head: SignedHead,
+    },
+    /// Host → holder: say when the records up to this index bind you, also after a crash.
+    BoundAsk {
+        /// The request.
+        request: RequestId,
+        /// Index of the record.
+        record: u64,
+    },
+    /// Holder → host: they do.
+    Bound {
+        /// The request.
+        request: RequestId,
+        /// Index of the record.
+        record: u64,
+    },
 }
 
 impl Message {
@@ -546,7 +569,7 @@ impl Message {
             Self::ShareStore { .. } => "share-store",
             Self::ShareStored { .. } => "share-stored",
             Self::PutRecord { .. } => "put-record",
-            Self::PutRecorded { .. } => "put-recorded",
+            Self::Recorded { .. } => "recorded",
             Self::MapRequest { .. } => "map-request",
             Self::MapReply { .. } => "map-reply",
             Self::OwnerMapRequest { .. } => "owner-map-request",
@@ -554,6 +577,9 @@ impl Message {
             Self::ShareReply { .. } => "share-reply",
             Self::PayloadRequest { .. } => "payload-request",
             Self::PayloadReply { .. } => "payload-reply",
+            Self::ChangeRecord { .. } => "change-record",
+            Self::BoundAsk { .. } => "bound-ask",
+            Self::Bound { .. } => "bound",
             Self::Refusal { .. } => "refusal",
         }
     }

@@ -1,0 +1,113 @@
+//! A change of a credential's head under way at the host that serves its owner: the leader records it, then each holder
+//! says when it is bound by the record. Certain is what binds so many holders that the others cannot serve a reader.
+
+use std::collections::BTreeSet;
+
+use crate::credential::head::HeadVerified;
+use crate::error::Failure;
+use crate::types::{HostId, RequestId, Time};
+use crate::wire::Message;
+
+/// Who did not answer is asked again after this time.
+pub const RETRY_MS: u64 = 250;
+/// The leader is asked again after this time: a message may be lost.
+pub const SILENCE_MS: u64 = 1_000;
+
+/// What a change waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The record.
+    AwaitingRecord,
+    /// The holders' word that they are bound by it.
+    AwaitingHolders {
+        /// Index of the record.
+        record: u64,
+    },
+}
+
+/// One change.
+pub struct Changing {
+    /// The head.
+    pub head: HeadVerified,
+    /// What it waits for.
+    pub stage: Stage,
+    /// When it is waited for no longer.
+    pub deadline: Time,
+    /// When to ask again.
+    pub retry_at: Time,
+    holders: Vec<HostId>,
+    certain_at: usize,
+    bound: BTreeSet<HostId>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Index of its record.
+    pub record: u64,
+    /// Whether it binds enough holders.
+    pub certain: bool,
+    /// Holders that have not said yet that it binds them.
+    pub missing: Vec<HostId>,
+}
+
+impl Changing {
+    /// Begins: the leader is to be asked for the record.
+    pub fn new(head: HeadVerified, holders: Vec<HostId>, certain_at: usize, now: Time, deadline: Time) -> Self {
+        let retry_at = now.plus(SILENCE_MS);
+        Self { head, stage: Stage::AwaitingRecord, deadline, retry_at, holders, certain_at, bound: BTreeSet::new() }
+    }
+
+    /// The request.
+    pub fn request(&self) -> RequestId {
+        self.head.head().request
+    }
+
+    /// The message that asks for the record.
+    pub fn record(&self) -> Message {
+        Message::ChangeRecord { request: self.request(), head: self.head.signed().clone() }
+    }
+
+    /// It is recorded: the holders are asked until then.
+    pub fn recorded(&mut self, record: u64, now: Time, deadline: Time) {
+        self.stage = Stage::AwaitingHolders { record };
+        self.retry_at = now;
+        self.deadline = deadline;
+    }
+
+    /// A holder is bound by the records up to an index.
+    pub fn bound(&mut self, from: HostId, up_to: u64) {
+        if matches!(self.stage, Stage::AwaitingHolders { record } if up_to >= record) && self.holders.contains(&from) {
+            self.bound.insert(from);
+        }
+    }
+
+    /// Holders that have not answered, and what they are asked.
+    pub fn questions(&self) -> Vec<(HostId, Message)> {
+        let Stage::AwaitingHolders { record } = self.stage else { return Vec::new() };
+        let request = self.request();
+        self.missing().into_iter().map(|host| (host, Message::BoundAsk { request, record })).collect()
+    }
+
+    /// What became of it, once it is certain.
+    pub fn certain(&self) -> Option<Changed> {
+        self.outcome().filter(|changed| changed.certain)
+    }
+
+    /// Time is up.
+    ///
+    /// # Errors
+    /// [`Failure::NoLeader`] where nobody recorded it.
+    pub fn expired(&self) -> Result<Changed, Failure> {
+        self.outcome().ok_or(Failure::NoLeader)
+    }
+
+    fn outcome(&self) -> Option<Changed> {
+        let Stage::AwaitingHolders { record } = self.stage else { return None };
+        Some(Changed { record, certain: self.bound.len() >= self.certain_at, missing: self.missing() })
+    }
+
+    fn missing(&self) -> Vec<HostId> {
+        self.holders.iter().filter(|host| !self.bound.contains(host)).copied().collect()
+    }
+}

@@ -1,0 +1,300 @@
+//! The part of the replicated state that speaks of credentials: the newest head of each, which request made which record,
+//! and which puts came too late.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::records::Group;
+use crate::credential::head::HeadVerified;
+use crate::error::Check;
+use crate::limits::{CREDENTIALS_MAX, PUT_EPOCHS, REQUEST_EPOCHS, REQUESTS_KEPT_MAX};
+use crate::tree;
+use crate::types::{
+    Commitment, CredentialId, Digest, Generation, GroupId, Purpose, RequestId, Round, ShareIndex,
+};
+
+/// A recorded credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The newest head.
+    pub head: HeadVerified,
+    /// Digest of the head under which its shares were dealt: the newest one changes nothing of the value.
+    pub dealt: Digest,
+    /// Its group.
+    pub group: GroupId,
+    /// The group's generation.
+    pub generation: Generation,
+    /// Digest of the commitments.
+    pub commitments: Digest,
+    /// Indexes whose holders had flushed their share when it was recorded.
+    pub flushed: Vec<ShareIndex>,
+    /// Index of the record of the newest head.
+    pub record: u64,
+}
+
+impl Credential {
+    /// Whether there is a value: its owner has not removed it.
+    pub fn is_there(&self) -> bool {
+        !self.head.head().removed
+    }
+
+    /// Whether the shares of this head are those that are read.
+    pub fn is_dealt(&self, head: &Digest) -> bool {
+        self.is_there() && self.dealt == *head
+    }
+}
+
+/// What a record of a new value says beside its head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The group that holds its shares.
+    pub group: GroupId,
+    /// The group's generation.
+    pub generation: Generation,
+    /// Digest of the commitments.
+    pub commitments: Digest,
+    /// Indexes whose holders have flushed their share.
+    pub flushed: Vec<ShareIndex>,
+    /// Round of the oldest of their receipts.
+    pub round: Round,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Made {
+    head: Digest,
+    record: u64,
+}
+
+/// All credentials.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    recorded: BTreeMap<CredentialId, Credential>,
+    first_commitments: BTreeMap<Commitment, CredentialId>,
+    requests: BTreeMap<RequestId, Made>,
+    /// The requests, oldest first, with the round of the newest header when they were recorded.
+    request_order: VecDeque<(Round, RequestId)>,
+}
+
+impl Credentials {
+    /// Records a new value.
+    ///
+    /// # Errors
+    /// The check that rules it out.
+    pub(super) fn put(
+        &mut self,
+        head: HeadVerified,
+        of_group: &Group,
+        value: Value,
+        round: Round,
+        record: u64,
+    ) -> Result<CredentialId, Check> {
+        let id = head.head().id();
+        self.check_value(&head)?;
+        let distinct: BTreeSet<&ShareIndex> = value.flushed.iter().collect();
+        let known = value.flushed.iter().all(|index| of_group.holder_of(*index).is_some());
+        if of_group.generation != value.generation || of_group.terms != head.head().terms {
+            return Err(Check::Group);
+        }
+        if !known
+            || distinct.len() != value.flushed.len()
+            || value.flushed.len() < usize::from(of_group.terms.quorum())
+        {
+            return Err(Check::Receipts);
+        }
+        // Its holders may have erased the shares by now.
+        if has_expired(value.round, round) {
+            return Err(Check::Expired);
+        }
+        if let Some(last) = self.recorded.get(&id) {
+            self.first_commitments.remove(&last.head.head().c0);
+        }
+        self.first_commitments.insert(head.head().c0, id);
+        self.remember(&head, round, record);
+        let Value { group, generation, commitments, flushed, round: _ } = value;
+        let dealt = *head.digest();
+        self.recorded.insert(id, Credential { head, dealt, group, generation, commitments, flushed, record });
+        Ok(id)
+    }
+
+    /// Records a head that changes nothing of the value.
+    ///
+    /// # Errors
+    /// The check that rules it out.
+    pub(super) fn change(&mut self, head: HeadVerified, round: Round, record: u64) -> Result<CredentialId, Check> {
+        let id = head.head().id();
+        self.check_change(&head)?;
+        self.remember(&head, round, record);
+        let credential = self.recorded.get_mut(&id).ok_or(Check::Unknown)?;
+        credential.head = head;
+        credential.record = record;
+        Ok(id)
+    }
+
+    /// Whether a head may bring the next value of its credential.
+    ///
+    /// # Errors
+    /// [`Check::HeadOrder`], [`Check::CommitmentReused`] or [`Check::Capacity`].
+    pub fn check_value(&self, head: &HeadVerified) -> Result<(), Check> {
+        let recorded = self.recorded.get(&head.head().id());
+        head.check_value(recorded.map(|credential| &credential.head))?;
+        if self.first_commitments.contains_key(&head.head().c0) {
+            return Err(Check::CommitmentReused);
+        }
+        if recorded.is_none() && self.recorded.len() >= CREDENTIALS_MAX {
+            return Err(Check::Capacity);
+        }
+        Ok(())
+    }
+
+    /// Whether a head may be the next of its credential, with the value as it is.
+    ///
+    /// # Errors
+    /// [`Check::Unknown`], [`Check::HeadOrder`] or [`Check::HeadForm`].
+    pub fn check_change(&self, head: &HeadVerified) -> Result<(), Check> {
+        let recorded = self.recorded.get(&head.head().id()).ok_or(Check::Unknown)?;
+        head.check_change(&recorded.head)
+    }
+
+    fn remember(&mut self, head: &HeadVerified, round: Round, record: u64) {
+        let request = head.head().request;
+        if self.requests.insert(request, Made { head: *head.digest(), record }).is_none() {
+            self.request_order.push_back((round, request));
+        }
+        while let Some((at, oldest)) = self.request_order.front().copied() {
+            let is_old = at.0.saturating_add(REQUEST_EPOCHS) < round.0;
+            if !is_old && self.request_order.len() <= REQUESTS_KEPT_MAX {
+                break;
+            }
+            self.request_order.pop_front();
+            self.requests.remove(&oldest);
+        }
+    }
+
+    /// The record that a request of the last hour made of this very head.
+    pub fn made_by(&self, head: &HeadVerified) -> Option<u64> {
+        self.requests.get(&head.head().request).filter(|made| made.head == *head.digest()).map(|made| made.record)
+    }
+
+    /// A credential, also one that was removed.
+    pub fn get(&self, id: &CredentialId) -> Option<&Credential> {
+        self.recorded.get(id)
+    }
+
+    /// All credentials, also those that were removed.
+    pub fn iter(&self) -> impl Iterator<Item = (&CredentialId, &Credential)> {
+        self.recorded.iter()
+    }
+
+    /// For each group the root over its heads.
+    pub(super) fn head_roots(&self) -> BTreeMap<GroupId, Digest> {
+        let mut heads: BTreeMap<GroupId, Vec<Digest>> = BTreeMap::new();
+        for (id, credential) in &self.recorded {
+            let removed = [u8::from(credential.head.head().removed)];
+            let leaf = Purpose::HeadLeaf.digest(&[&id.0, &credential.head.digest().0, &removed]);
+            heads.entry(credential.group).or_default().push(leaf);
+        }
+        heads.into_iter().map(|(group, leaves)| (group, tree::root(&leaves))).collect()
+    }
+}
+
+/// Whether a put whose oldest receipt is of this round can be recorded no more once a header of that other round is
+/// closed: its holders erase what was not recorded by then.
+pub fn has_expired(receipt: Round, header: Round) -> bool {
+    header.0 > receipt.0.saturating_add(PUT_EPOCHS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::head::{Dealer, Head, NAMESPACE, SignedHead};
+    use crate::suite::Fake;
+    use crate::types::{HostId, MeshId, SshKey, Terms};
+    use crate::wire;
+
+    fn group() -> Group {
+        let holders = [1, 2, 3].map(|number| HostId([number; 32])).to_vec();
+        Group { id: GroupId([1; 32]), terms: Terms::new(2, 3, 0).unwrap(), generation: Generation(1), holders }
+    }
+
+    fn head(number: u64, last: Option<&HeadVerified>, change: impl FnOnce(&mut Head)) -> HeadVerified {
+        let mut head = Head {
+            mesh: MeshId([7; 32]),
+            client: SshKey([1; 32]),
+            name: "a".to_owned(),
+            number,
+            version: number,
+            request: RequestId([u8::try_from(number).unwrap(); 16]),
+            terms: group().terms,
+            c0: Commitment([u8::try_from(number).unwrap(); 48]),
+            payload: Digest([3; 32]),
+            pieces: 1,
+            allow: Vec::new(),
+            recipients: Vec::new(),
+            dealer: Dealer::Client,
+            removed: false,
+            previous: last.map(|last| *last.digest()),
+            successors: Vec::new(),
+        };
+        change(&mut head);
+        let bytes = wire::encode(&head);
+        let signature = Fake::sshsig_sign(&head.client, NAMESPACE, &bytes);
+        HeadVerified::check(&Fake, &MeshId([7; 32]), &SignedHead { bytes, signature }).unwrap()
+    }
+
+    fn value(round: u64) -> Value {
+        let flushed = [1, 2, 3].map(ShareIndex).to_vec();
+        let (group, generation) = (group().id, Generation(1));
+        Value { group, generation, commitments: Digest::ZERO, flushed, round: Round(round) }
+    }
+
+    fn removed(head: &mut Head) {
+        (head.version, head.c0, head.removed) = (1, Commitment([1; 48]), true);
+    }
+
+    #[test]
+    fn a_put_whose_receipts_are_older_than_its_holders_keep_it_is_not_recorded() {
+        let mut all = Credentials::default();
+        let first = head(1, None, |_| {});
+        let late = all.put(first.clone(), &group(), value(5), Round(5 + PUT_EPOCHS + 1), 1);
+        assert_eq!(late, Err(Check::Expired));
+        assert!(all.get(&first.head().id()).is_none());
+        assert!(all.put(first, &group(), value(5), Round(5 + PUT_EPOCHS), 1).is_ok());
+    }
+
+    #[test]
+    fn a_request_is_known_by_its_very_head_for_an_hour() {
+        let mut all = Credentials::default();
+        let first = head(1, None, |_| {});
+        all.put(first.clone(), &group(), value(1), Round(1), 1).unwrap();
+        let second = head(2, Some(&first), |_| {});
+        all.put(second.clone(), &group(), value(1), Round(2), 2).unwrap();
+        assert_eq!((all.made_by(&first), all.made_by(&second)), (Some(1), Some(2)));
+        let other = head(1, None, |head| head.pieces = 2);
+        assert_eq!(all.made_by(&other), None, "the same request id over another head");
+        let third = head(3, Some(&second), |_| {});
+        let later = Round(2 + REQUEST_EPOCHS);
+        all.put(third, &group(), value(later.0), later, 3).unwrap();
+        assert_eq!((all.made_by(&first), all.made_by(&second)), (None, Some(2)));
+    }
+
+    #[test]
+    fn a_removed_credential_is_not_there_and_its_scalar_may_be_dealt_to_nobody_else_until_it_is_replaced() {
+        let mut all = Credentials::default();
+        let first = head(1, None, |_| {});
+        all.put(first.clone(), &group(), value(1), Round(1), 1).unwrap();
+        let gone = head(2, Some(&first), removed);
+        let id = all.change(gone.clone(), Round(1), 2).unwrap();
+        assert!(!all.get(&id).unwrap().is_there());
+        assert!(!all.get(&id).unwrap().is_dealt(first.digest()));
+        let thief = head(1, None, |head| head.name = "b".to_owned());
+        assert_eq!(all.check_value(&thief), Err(Check::CommitmentReused));
+        assert_eq!(all.change(gone, Round(1), 3), Err(Check::HeadOrder));
+    }
+
+    #[test]
+    fn a_change_of_what_was_never_put_is_unknown() {
+        let mut all = Credentials::default();
+        let first = head(1, None, |_| {});
+        assert_eq!(all.change(first, Round(1), 1), Err(Check::Unknown));
+    }
+}
