@@ -13,9 +13,7 @@ use crate::limits::HEAD_MAX;
 use crate::membership::{Member, Role};
 use crate::suite::{Generator, MeshKey, Suite};
 use crate::ticket::Pins;
-use crate::types::{
-    Digest, GroupId, HostId, HpkePublic, MeshId, RequestId, Round, SecretBytes, SshKey, TransportKey,
-};
+use crate::types::{Digest, GroupId, HostId, HpkePublic, MeshId, RequestId, Round, SecretBytes, SshKey, TransportKey};
 use crate::wire::{self, DealBundle, Holder, Package};
 
 /// A deal bundle whose every signature, date, measurement and spread was checked.

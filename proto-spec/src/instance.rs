@@ -78,6 +78,8 @@ pub struct Reading {
 pub enum Next {
     /// Wait for more.
     Wait,
+    /// The map is out of date: another is asked for, under another request, so that no late answer is taken for its.
+    Again,
     /// Ask this holder for the payload.
     AskPayload {
         /// The holder.
@@ -234,7 +236,7 @@ impl Reading {
         let round = rounds.first().copied().unwrap_or(Round(0));
         *self = Self { rounds, ..Self::new(self.id, self.host, round, deadline) };
         self.ask_again_soon(now);
-        Next::Wait
+        Next::Again
     }
 
     /// A holder cannot be reached.

@@ -255,7 +255,12 @@ fn succession_cases(cases: &mut Vec<Value>) {
     add("handed over, by the successor", &once, 9, "ok");
     add("handed over, and still by the owner", &once, 8, "head-signature");
     add("handed over twice", &handed_over(&[(8, 9), (9, 10)], |place| place), 10, "ok");
-    add("handed over twice, by the first successor", &handed_over(&[(8, 9), (9, 10)], |place| place), 9, "head-signature");
+    add(
+        "handed over twice, by the first successor",
+        &handed_over(&[(8, 9), (9, 10)], |place| place),
+        9,
+        "head-signature",
+    );
     add("a successor that named itself", &handed_over(&[(9, 9)], |place| place), 9, "head-signature");
     add("a second succession by the owner", &handed_over(&[(8, 9), (8, 10)], |place| place), 10, "head-signature");
     add("a succession at another place", &handed_over(&[(8, 9)], |_| 1), 9, "head-signature");

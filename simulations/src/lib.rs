@@ -1,9 +1,11 @@
 //! The same `Host` that ships, under virtual time, network, disk and TPM. One seed draws everything.
 
 pub mod checkers;
+mod clients;
 pub mod disk;
 pub mod machine;
 pub mod random;
+mod registers;
 pub mod run;
 pub mod scenario;
 pub mod tpm;

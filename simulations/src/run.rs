@@ -6,29 +6,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use spec::attest::policy::DEFAULT_PCRS;
 use spec::attest::tpm::EkPublic;
-use spec::client::{BundleVerified, head_to_sign};
 use spec::cms::committee::{FOUNDERS, wanted};
-use spec::credential::head::{Allow, credential_id};
-use spec::credential::split::PutOrder;
 use spec::error::{Check, Failure};
 use spec::genesis::{self, Domain, Genesis, PROTOCOL_VERSION, SignedGenesis};
 use spec::host::{LocalCommand, LocalId, LocalReply};
 use spec::membership::Role;
-use spec::relay::Wait;
 use spec::suite::{Fake, Generator};
 use spec::ticket::{self, Contact, Pins, SignedTicket, Ticket};
-use spec::types::{Digest, RequestId, SecretBytes, SshKey, Terms, TicketSerial};
+use spec::types::{Digest, SshKey, TicketSerial};
 use spec::wire;
 
 use crate::checkers::Deposit;
+use crate::clients::Client;
 use crate::machine::Machine;
+use crate::registers::Registers;
 use crate::scenario::Scenario;
-use crate::world::{Answer, WALL_START_MS, World};
+use crate::world::{WALL_START_MS, World};
 
 /// Virtual time that an orderly start may take.
 const START_MS: u64 = 120_000;
 /// Virtual time in which everything must have converged once the faults are over.
-const PEACE_MS: u64 = 30_000;
+pub(crate) const PEACE_MS: u64 = 30_000;
 /// Looks at how far everybody is, and the time between two.
 const CONVERGED_TRIES: usize = 50;
 const CONVERGED_STEP_MS: u64 = 97;
@@ -50,6 +48,10 @@ pub struct Outcome {
     pub puts: usize,
     /// Puts that were acknowledged.
     pub acknowledged: usize,
+    /// Operations on the credentials whose histories are checked.
+    pub operations: usize,
+    /// Those that ended.
+    pub operations_ended: usize,
     /// Crashes.
     pub crashes: u64,
     /// Virtual milliseconds.
@@ -70,17 +72,10 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     Put,
+    Operation,
     Crash,
     Partition,
     ClockJump,
-}
-
-/// A put under way.
-#[derive(Clone)]
-struct Client {
-    order: PutOrder,
-    gateway: usize,
-    deposit: usize,
 }
 
 /// A mesh under simulation: machines, operators, an owner.
@@ -89,12 +84,13 @@ pub struct Run {
     pub world: World,
     /// What outsiders pin.
     pub pins: Option<Pins>,
-    clients: BTreeMap<LocalId, Client>,
+    pub(crate) clients: BTreeMap<LocalId, Client>,
+    pub(crate) registers: Registers,
     /// What was put.
     pub deposits: Vec<Deposit>,
-    generator: Generator,
+    pub(crate) generator: Generator,
     not_live: Vec<String>,
-    hosts: usize,
+    pub(crate) hosts: usize,
 }
 
 /// Runs a scenario.
@@ -107,6 +103,7 @@ pub fn run(name: &str, scenario: &Scenario, hosts: usize, seed: u64, acknowledge
         run.peace();
         run.puts_work_again();
         run.read_all();
+        run.check_histories();
         run.strangers_get_nothing();
     }
     let findings: Vec<String> = run.world.checkers.findings().iter().chain(&run.not_live).cloned().collect();
@@ -117,6 +114,8 @@ pub fn run(name: &str, scenario: &Scenario, hosts: usize, seed: u64, acknowledge
         hosts,
         puts: run.deposits.len(),
         acknowledged: run.deposits.iter().filter(|deposit| deposit.acknowledged).count(),
+        operations: run.registers.begun(),
+        operations_ended: run.registers.ended(),
         crashes,
         virtual_ms: run.world.now_ms,
         messages: run.world.messages,
@@ -132,7 +131,8 @@ pub fn operator(domain: usize) -> SshKey {
     SshKey([u8::try_from(domain).unwrap_or(0) + 1; 32])
 }
 
-const OWNER: SshKey = SshKey([0xaa; 32]);
+/// The owner of all credentials.
+pub(crate) const OWNER: SshKey = SshKey([0xaa; 32]);
 
 impl Run {
     /// A run of so many hosts that has not begun.
@@ -143,6 +143,7 @@ impl Run {
             world,
             pins: None,
             clients: BTreeMap::new(),
+            registers: Registers::default(),
             deposits: Vec::new(),
             generator,
             not_live: Vec::new(),
@@ -309,6 +310,7 @@ impl Run {
         let mut plan: Vec<(u64, Fault)> = Vec::new();
         let times = [
             (scenario.puts, Fault::Put),
+            (scenario.operations, Fault::Operation),
             (scenario.crashes, Fault::Crash),
             (scenario.partitions, Fault::Partition),
             (scenario.clock_jumps, Fault::ClockJump),
@@ -331,6 +333,7 @@ impl Run {
             let machine = self.any_host();
             match fault {
                 Fault::Put => self.begin_put(machine),
+                Fault::Operation => self.begin_operation(scenario, machine),
                 Fault::Partition => self.cut_some_off(),
                 Fault::ClockJump => {
                     let ahead = self.world.random.below(4 * scenario.epoch_ms);
@@ -339,7 +342,7 @@ impl Run {
                 Fault::Crash => {
                     if let Entry::Vacant(entry) = down.entry(machine) {
                         crashes += 1;
-                        self.world.crash(machine);
+                        self.crash(machine);
                         entry.insert(self.world.now_ms + self.world.random.below(3 * scenario.epoch_ms));
                     }
                 }
@@ -349,7 +352,7 @@ impl Run {
         if scenario.crashes > 0 {
             for number in 0..self.hosts {
                 if !down.contains_key(&number) {
-                    self.world.crash(number);
+                    self.crash(number);
                 }
             }
             for number in 0..self.hosts {
@@ -372,69 +375,6 @@ impl Run {
         for _ in 0..self.hosts / 2 {
             let machine = self.any_host();
             self.world.cut_off.insert(machine);
-        }
-    }
-
-    /// Begins a put through this machine; `deposits` tells whether it was acknowledged.
-    pub fn begin_put(&mut self, gateway: usize) {
-        let name = format!("credential/{}", self.deposits.len());
-        let length = 16 + usize::try_from(self.world.random.below(200)).unwrap_or(0);
-        let mut payload = self.world.random.bytes::<16>().to_vec();
-        payload.resize(length, 0x2e);
-        let (k, n) = if self.hosts >= 5 && self.world.random.percent(50) { (3, 5) } else { (2, 3) };
-        let Some(terms) = Terms::new(k, n, 1) else { return };
-        let order = PutOrder {
-            request: RequestId(self.world.random.bytes()),
-            client: OWNER,
-            name: name.clone(),
-            terms,
-            allow: vec![Allow::Instance(format!("h{}", self.reader()))],
-            recipients: Vec::new(),
-        };
-        self.world.checkers.watch(&payload);
-        let deposit = self.deposits.len();
-        self.deposits.push(Deposit { id: credential_id(&OWNER, &name), payload, acknowledged: false });
-        if let Some(id) = self.world.command(gateway, LocalCommand::PutBegin(order.clone())) {
-            self.clients.insert(id, Client { order, gateway, deposit });
-        }
-    }
-
-    fn on_answer(&mut self, answer: Answer) {
-        let Some(client) = self.clients.remove(&answer.id) else { return };
-        match answer.reply {
-            Ok(LocalReply::Bundle(bundle)) => self.deal(client, &bundle),
-            Ok(LocalReply::Stored { .. }) => {
-                if let Some(deposit) = self.deposits.get_mut(client.deposit) {
-                    deposit.acknowledged = true;
-                }
-            }
-            // Refused or unanswered: nothing was promised to this client.
-            _ => {}
-        }
-    }
-
-    fn deal(&mut self, client: Client, bundle: &wire::DealBundle) {
-        let (Some(pins), Some(deposit)) = (self.pins.clone(), self.deposits.get(client.deposit)) else { return };
-        let wall_ms = WALL_START_MS + self.world.now_ms;
-        let verified = match BundleVerified::check(&Fake, &pins, wall_ms, &client.order, bundle) {
-            Ok(verified) => verified,
-            // Evidence ages while the bundle travels: the client asks again. Anything else is a lie.
-            Err(Check::EvidenceStale) => {
-                let again = self.world.command(client.gateway, LocalCommand::PutBegin(client.order.clone()));
-                return again.into_iter().for_each(|id| drop(self.clients.insert(id, client.clone())));
-            }
-            Err(check) => return self.world.checkers.broken(format!("a bundle does not hold: {}", check.name())),
-        };
-        let payload = SecretBytes::copy_of(&deposit.payload);
-        let package = match verified.deal(&Fake, &mut self.generator, &pins, &client.order, &payload) {
-            Ok(package) => package,
-            Err(check) => return self.world.checkers.broken(format!("dealing failed: {}", check.name())),
-        };
-        let (namespace, bytes) = head_to_sign(&package);
-        let signature = Fake::sshsig_sign(&OWNER, namespace, bytes);
-        let command = LocalCommand::PutStore { package, signature, wait: Wait::Quorum };
-        if let Some(id) = self.world.command(client.gateway, command) {
-            self.clients.insert(id, client);
         }
     }
 

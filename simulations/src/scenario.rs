@@ -15,6 +15,12 @@ pub struct Scenario {
     pub epochs: u64,
     /// Puts in that time.
     pub puts: u64,
+    /// Credentials whose histories are checked,
+    #[serde(default)]
+    pub registers: u64,
+    /// and operations on them in that time.
+    #[serde(default)]
+    pub operations: u64,
     /// Messages lost, in a hundred.
     pub loss_percent: u64,
     /// Crashes in that time; each host comes back.
@@ -44,9 +50,10 @@ pub enum ScenarioError {
     Form(String, toml::de::Error),
 }
 
-const SCENARIOS: [(&str, &str); 3] = [
+const SCENARIOS: [(&str, &str); 4] = [
     ("calm", include_str!("../scenarios/calm.toml")),
     ("crash", include_str!("../scenarios/crash.toml")),
+    ("registers", include_str!("../scenarios/registers.toml")),
     ("partition", include_str!("../scenarios/partition.toml")),
 ];
 

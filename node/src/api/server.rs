@@ -80,7 +80,7 @@ pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<Loca
         .route("/v1/beacon/{round}", get(beacon_of))
         .route("/v1/credentials", get(list))
         .route("/v1/credentials/{id}", get(show))
-        .route("/v1/credentials/{id}/head", post(change))
+        .route("/v1/credentials/{id}/head", get(newest).post(change))
         .route("/v1/credentials/{id}/map", get(owner_map))
         .route("/v1/credentials/{id}/secret", get(read))
         .route("/v1/evidence", get(evidence))
@@ -257,6 +257,13 @@ async fn show(State(door): State<Door>, PathOf(id): PathOf<String>) -> Answer {
     }
 }
 
+async fn newest(State(door): State<Door>, PathOf(id): PathOf<String>) -> Answer {
+    match door.ask(LocalCommand::Newest(credential_of(&id)?)).await? {
+        LocalReply::Head(head) => ok(json!({ "format": FORMAT, "head": pack(&wire::encode(head.as_ref())) })),
+        _ => Err(odd()),
+    }
+}
+
 #[derive(Deserialize)]
 struct ChangeBody {
     head: String,
@@ -417,18 +424,16 @@ async fn put_store(State(door): State<Door>, Json(body): Json<StoreBody>) -> Ans
     }
     let wait = if body.complete { Wait::Complete } else { Wait::Quorum };
     match door.ask(LocalCommand::PutStore { package, signature: body.signature, wait }).await? {
-        LocalReply::Stored { id, version, record, group, holders, missing, margin } => {
-            ok(json!({
-                "format": FORMAT,
-                "id": id.to_string(),
-                "version": version,
-                "record": record,
-                "group": group.to_string(),
-                "holders": door.names(&holders).await?,
-                "missing": door.names(&missing).await?,
-                "margin": margin,
-            }))
-        }
+        LocalReply::Stored { id, version, record, group, holders, missing, margin } => ok(json!({
+            "format": FORMAT,
+            "id": id.to_string(),
+            "version": version,
+            "record": record,
+            "group": group.to_string(),
+            "holders": door.names(&holders).await?,
+            "missing": door.names(&missing).await?,
+            "margin": margin,
+        })),
         _ => Err(odd()),
     }
 }

@@ -103,9 +103,9 @@ pub(super) fn lost_race(error: &ErrorBody) -> bool {
     error.check.as_deref() == Some(Check::HeadOrder.name())
 }
 
-/// The newest head that the daemon knows, checked on this side.
+/// The newest head, checked on this side.
 async fn newest(context: &Context, pins: &Pins, id: &CredentialId) -> Result<HeadVerified, Box<ErrorBody>> {
-    let answer = context.daemon.get(&format!("/v1/credentials/{id}")).await?;
+    let answer = context.daemon.get(&format!("/v1/credentials/{id}/head")).await?;
     let signed: SignedHead = unpacked(&answer, "head")?;
     let head = HeadVerified::check(&Real, &pins.mesh, &signed).map_err(refused)?;
     if head.head().id() == *id { Ok(head) } else { Err(failure("the daemon showed another credential".to_owned())) }
@@ -134,7 +134,8 @@ pub(super) async fn change(
         check_signer(&signer, newest.head().signer())?;
         let what = change(&newest, &pins, &signer)?;
         let bytes = next_head(&Real, &pins.mesh, newest.signed(), request_id()?, what).map_err(refused)?;
-        let signature = successor.unwrap_or(&signer).sign(NAMESPACE, &bytes).map_err(|error| failure(error.to_string()))?;
+        let signature =
+            successor.unwrap_or(&signer).sign(NAMESPACE, &bytes).map_err(|error| failure(error.to_string()))?;
         let head = pack(&wire::encode(&SignedHead { bytes, signature }));
         match context.daemon.post(&format!("/v1/credentials/{id}/head"), &json!({ "head": head })).await {
             Err(error) if lost_race(&error) && tries < TRIES => {}
@@ -145,7 +146,8 @@ pub(super) async fn change(
         answer.get("missing").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     if answer.get("certain").and_then(Value::as_bool) != Some(true) {
         let record = shown(&answer, "record");
-        let message = format!("recorded ({record}), not yet certain: {} did not say that it binds them", missing.join(", "));
+        let message =
+            format!("recorded ({record}), not yet certain: {} did not say that it binds them", missing.join(", "));
         let hint = "whoever of them is up follows within two epochs; what is cut off or stopped refuses everybody";
         return Err(ErrorBody::plain("not_certain", message, Some(hint)));
     }

@@ -8,9 +8,7 @@ use crate::credential::head::HeadVerified;
 use crate::error::Check;
 use crate::limits::{CREDENTIALS_MAX, PUT_EPOCHS, REQUEST_EPOCHS, REQUESTS_KEPT_MAX};
 use crate::tree;
-use crate::types::{
-    Commitment, CredentialId, Digest, Generation, GroupId, Purpose, RequestId, Round, ShareIndex,
-};
+use crate::types::{Commitment, CredentialId, Digest, Generation, GroupId, Purpose, RequestId, Round, ShareIndex};
 
 /// A recorded credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +93,7 @@ impl Credentials {
         if of_group.generation != value.generation || of_group.terms != head.head().terms {
             return Err(Check::Group);
         }
-        if !known
-            || distinct.len() != value.flushed.len()
-            || value.flushed.len() < usize::from(of_group.terms.quorum())
+        if !known || distinct.len() != value.flushed.len() || value.flushed.len() < usize::from(of_group.terms.quorum())
         {
             return Err(Check::Receipts);
         }

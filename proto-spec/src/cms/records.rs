@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::credentials::{Credential, Credentials, Value};
 use super::committee::{Committee, FOUNDERS, FOUNDERS_T, KeySetup, Step, seats_are_spread};
+use super::credentials::{Credential, Credentials, Value};
 use super::election::{LogEntry, SeatChange};
 use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::credential::head::{HeadVerified, SignedHead};

@@ -257,9 +257,8 @@ impl State {
     pub fn check_put(view: View<'_>, head: &HeadVerified, receipts: &[PutReceipt]) -> Result<Command, Check> {
         view.records.credentials().check_value(head)?;
         let in_time = |receipt: &PutReceipt| !has_expired(receipt.round, view.records.round());
-        let holds = |receipt: &&PutReceipt| {
-            receipt.head == *head.digest() && in_time(receipt) && receipt_holds(view, receipt)
-        };
+        let holds =
+            |receipt: &&PutReceipt| receipt.head == *head.digest() && in_time(receipt) && receipt_holds(view, receipt);
         let receipts: Vec<&PutReceipt> = receipts.iter().filter(holds).collect();
         let first = receipts.first().ok_or(Check::Receipts)?;
         let group = view.records.group(&first.group).ok_or(Check::Group)?;

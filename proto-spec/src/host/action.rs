@@ -5,6 +5,7 @@ use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
 use crate::cms::credentials::Credential;
 use crate::cms::records::Group;
+use crate::credential::head::SignedHead;
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused};
 use crate::genesis::SignedGenesis;
 use crate::membership::MemberRecord;
@@ -308,6 +309,8 @@ pub enum LocalReply {
         /// Holders that may be lost at once.
         margin: u8,
     },
+    /// The newest head of a credential.
+    Head(Box<SignedHead>),
     /// A head that changes nothing of the value is recorded.
     Changed {
         /// The credential.

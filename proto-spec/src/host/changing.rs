@@ -52,7 +52,13 @@ impl Host {
     }
 
     /// The leader refused it.
-    pub(super) fn refused_change(&mut self, from: &TransportKey, request: &RequestId, refused: Refused, actions: &mut Actions) {
+    pub(super) fn refused_change(
+        &mut self,
+        from: &TransportKey,
+        request: &RequestId,
+        refused: Refused,
+        actions: &mut Actions,
+    ) {
         let of_leader = self.is_seated(from) && !refused.check.is_passing();
         let awaited = self.changes.get(request).is_some_and(|(changing, _)| changing.stage == Stage::AwaitingRecord);
         if !of_leader || !awaited {

@@ -33,6 +33,8 @@ pub(super) enum Question {
     OwnerMap(TransportKey, RequestId, CredentialId),
     /// Where an order may go, and which head it follows.
     Order(TransportKey, Box<PutOrder>),
+    /// The newest head.
+    Head(TransportKey, RequestId, CredentialId),
     /// A head that is about to be refused.
     Record(TransportKey, Box<Wanted>),
 }
@@ -205,8 +207,12 @@ impl Host {
             seated.writing.insert(id, number);
         }
         actions.push(Action::Confirm { lane: Lane::Records, id });
+        let applies = !committed.is_empty();
         for entry in committed {
             self.apply_committed(now, &entry, actions);
+        }
+        if applies {
+            self.hand_on_early(actions);
         }
         if let Some(seated) = &mut self.seated {
             for (name, index) in reads {

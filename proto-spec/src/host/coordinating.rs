@@ -280,20 +280,19 @@ impl Host {
     ) {
         self.take_beacon(now, &shown.epoch, actions);
         let question = Question::Map(from, request, *id, Box::new(shown.clone()));
-        if let Err(check) = self.ask_log(now, question, actions) {
-            self.refuse(Lane::Direct, from, request, check, Subject::Request, actions);
-        }
+        self.ask_log_for(now, from, request, question, actions);
     }
 
-    pub(super) fn on_owner_map(
+    /// Asks the log, or refuses.
+    pub(super) fn ask_log_for(
         &mut self,
         now: Now,
         from: TransportKey,
         request: RequestId,
-        id: &CredentialId,
+        question: Question,
         actions: &mut Actions,
     ) {
-        if let Err(check) = self.ask_log(now, Question::OwnerMap(from, request, *id), actions) {
+        if let Err(check) = self.ask_log(now, question, actions) {
             self.refuse(Lane::Direct, from, request, check, Subject::Request, actions);
         }
     }
@@ -312,6 +311,7 @@ impl Host {
                 let map = view.and_then(|view| self.coordinator.map_for_owner(view, &id));
                 self.answer_with_map(from, request, map, Subject::Credential(id), actions);
             }
+            Question::Head(from, request, id) => self.answer_head(from, request, &id, actions),
             Question::Order(from, order) => self.answer_order(now, from, &order, None, actions),
             Question::Record(from, wanted) => self.record_or_refuse(now, from, &wanted, actions),
         }

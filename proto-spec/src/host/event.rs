@@ -148,6 +148,8 @@ pub enum LocalCommand {
         /// When it is acknowledged.
         wait: Wait,
     },
+    /// The newest head of a credential, of which the leader still says that it is.
+    Newest(CredentialId),
     /// Record a head that changes nothing of the value.
     Change(SignedHead),
     /// Read a credential.

@@ -86,7 +86,7 @@ impl Host {
             let _refused_by_all = self.apply_entry(now, entry, actions);
         }
         self.take_new_seat(now, actions);
-        self.hand_on_bundles(actions);
+        self.hand_on_early(actions);
         let progressed = !fresh.is_empty();
         if newest > self.ground.records.applied() && (progressed || now.monotonic >= self.pull_at) {
             self.pull(now, actions);

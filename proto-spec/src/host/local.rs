@@ -45,6 +45,10 @@ impl Host {
             }
             LocalCommand::Change(head) => return self.change(now, id, &head, actions),
             LocalCommand::Get(credential) => return self.get(now, id, credential, actions),
+            LocalCommand::Newest(credential) => {
+                let request = RequestId(self.generator.bytes());
+                return self.ask(now, id, request, Message::HeadRequest { request, id: credential }, actions);
+            }
             LocalCommand::OwnerMap(credential) => {
                 let request = RequestId(self.generator.bytes());
                 let message = Message::OwnerMapRequest { request, id: credential };

@@ -41,6 +41,7 @@ use crate::changing::Changing;
 use crate::cms;
 use crate::cms::election::LogEntry;
 use crate::cms::records::Records;
+use crate::credential::head::SignedHead;
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused, Subject};
 use crate::genesis::GenesisVerified;
 use crate::header::HeaderVerified;
@@ -177,8 +178,32 @@ struct Asked {
     deadline: Time,
     retry_at: Time,
     message: Message,
-    /// A bundle that waits for the record of its group to arrive here.
-    bundle: Option<Box<DealBundle>>,
+    /// An answer that speaks of a record that is not here yet.
+    early: Option<Early>,
+}
+
+/// An answer that waits for the record that it speaks of: what the client does next is done through this host.
+enum Early {
+    /// A bundle: until its group is known here.
+    Bundle(Box<DealBundle>),
+    /// A head, and the index of its record.
+    Head(SignedHead, u64),
+}
+
+impl Early {
+    fn is_here(&self, records: &Records) -> bool {
+        match self {
+            Self::Bundle(bundle) => records.group(&bundle.group).is_some(),
+            Self::Head(_, record) => records.applied() >= *record,
+        }
+    }
+
+    fn reply(self) -> LocalReply {
+        match self {
+            Self::Bundle(bundle) => LocalReply::Bundle(bundle),
+            Self::Head(head, _) => LocalReply::Head(Box::new(head)),
+        }
+    }
 }
 
 /// Somebody waits for an action's answer.

@@ -1,13 +1,13 @@
 //! What this host does for a local client that puts: it relays, and sees ciphertext only.
 
-use super::{Action, Actions, Asked, Host, Lane, LocalId, LocalReply};
+use super::{Action, Actions, Asked, Early, Host, Lane, LocalId, LocalReply};
 use crate::cms::service::receipt_holds;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::relay::{Next, Putting, SILENCE_MS, Stage, Wait};
 use crate::types::{HostId, Now, RequestId, TransportKey};
-use crate::wire::{DealBundle, Message, Package, PutReceipt};
+use crate::wire::{Message, Package, PutReceipt};
 
 impl Host {
     /// Asks the coordinator in a local client's name; the answer is handed on as it is.
@@ -23,7 +23,7 @@ impl Host {
         }
         self.send_to_leader(message.clone(), actions);
         let (deadline, retry_at) = (now.monotonic.plus(REQUEST_MS), now.monotonic.plus(SILENCE_MS));
-        self.asked.insert(request, Asked { local: id, deadline, retry_at, message, bundle: None });
+        self.asked.insert(request, Asked { local: id, deadline, retry_at, message, early: None });
     }
 
     pub(super) fn open_requests(&self) -> usize {
@@ -36,25 +36,25 @@ impl Host {
         }
     }
 
-    /// A bundle came. It is handed on once its group stands in the records here: this host will relay the shares.
-    pub(super) fn on_bundle(&mut self, now: Now, request: &RequestId, bundle: Box<DealBundle>, actions: &mut Actions) {
-        if self.ground.records.group(&bundle.group).is_some() {
-            self.answered(request, LocalReply::Bundle(bundle), actions);
+    /// An answer came that is handed on once the record that it speaks of is here.
+    pub(super) fn on_early(&mut self, now: Now, request: &RequestId, early: Early, actions: &mut Actions) {
+        if early.is_here(&self.ground.records) {
+            self.answered(request, early.reply(), actions);
         } else if let Some(asked) = self.asked.get_mut(request) {
-            asked.bundle = Some(bundle);
+            asked.early = Some(early);
             self.pull(now, actions);
         }
     }
 
-    /// Records were applied: hands on the bundles that waited for them.
-    pub(super) fn hand_on_bundles(&mut self, actions: &mut Actions) {
+    /// Records were applied: hands on the answers that waited for them.
+    pub(super) fn hand_on_early(&mut self, actions: &mut Actions) {
         let records = &self.ground.records;
-        let known = |asked: &Asked| asked.bundle.as_ref().is_some_and(|bundle| records.group(&bundle.group).is_some());
+        let is_here = |asked: &Asked| asked.early.as_ref().is_some_and(|early| early.is_here(records));
         let ready: Vec<RequestId> =
-            self.asked.iter().filter(|(_, asked)| known(asked)).map(|(request, _)| *request).collect();
+            self.asked.iter().filter(|(_, asked)| is_here(asked)).map(|(request, _)| *request).collect();
         for request in ready {
-            if let Some(Asked { local, bundle: Some(bundle), .. }) = self.asked.remove(&request) {
-                Self::reply(local, Ok(LocalReply::Bundle(bundle)), actions);
+            if let Some(Asked { local, early: Some(early), .. }) = self.asked.remove(&request) {
+                Self::reply(local, Ok(early.reply()), actions);
             }
         }
     }

@@ -172,6 +172,11 @@ impl Host {
     fn follow_reading(&mut self, request: &RequestId, next: Next, actions: &mut Actions) {
         match next {
             Next::Wait => {}
+            Next::Again => {
+                if let Some(reading) = self.readings.remove(request) {
+                    self.readings.insert(RequestId(self.generator.bytes()), reading);
+                }
+            }
             Next::Fail(failure) => self.end_reading(request, Err(failure), actions),
             Next::Done(secret) => self.end_reading(request, Ok(LocalReply::Secret(secret)), actions),
             Next::AskPayload { holder, head } => {

@@ -1,7 +1,8 @@
 //! A message came: who may say it, and which part it is for.
 
+use super::committee::Question;
 use super::recording::Wanted;
-use super::{Action, Actions, Host, Lane};
+use super::{Action, Actions, Early, Host, Lane};
 use crate::error::{Check, Misbehaved, Refused, Subject};
 use crate::holder::{Offer, Release};
 use crate::host::LocalReply;
@@ -108,7 +109,12 @@ impl Host {
             Message::MapRequest { request, id, shown } => {
                 self.on_map_request(now, from, request, &id, &shown, actions);
             }
-            Message::OwnerMapRequest { request, id } => self.on_owner_map(now, from, request, &id, actions),
+            Message::HeadRequest { request, id } => {
+                self.ask_log_for(now, from, request, Question::Head(from, request, id), actions);
+            }
+            Message::OwnerMapRequest { request, id } => {
+                self.ask_log_for(now, from, request, Question::OwnerMap(from, request, id), actions);
+            }
             Message::ShareStore { request, head, group, generation, index, sealed, commitments, pieces } => {
                 let offer = Offer {
                     head: &head,
@@ -136,7 +142,10 @@ impl Host {
     fn on_reply(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
         match message {
             Message::PutBundle { request, bundle } if self.is_seated(&from) => {
-                self.on_bundle(now, &request, bundle, actions);
+                self.on_early(now, &request, Early::Bundle(bundle), actions);
+            }
+            Message::HeadReply { request, head, record } if self.is_seated(&from) => {
+                self.on_early(now, &request, Early::Head(head, record), actions);
             }
             Message::Entrusted { request, package } if self.is_seated(&from) => {
                 self.answered(&request, LocalReply::Package(package), actions);

@@ -6,7 +6,7 @@ use crate::cms::records::Command;
 use crate::cms::service;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Subject};
-use crate::types::{Now, RequestId, TransportKey};
+use crate::types::{CredentialId, Now, RequestId, TransportKey};
 use crate::wire::{Message, PutReceipt};
 
 /// A head that somebody wants recorded.
@@ -28,6 +28,23 @@ enum Checked {
 }
 
 impl Host {
+    /// As the leader: the newest head, for somebody who will follow on it.
+    pub(super) fn answer_head(
+        &mut self,
+        to: TransportKey,
+        request: RequestId,
+        id: &CredentialId,
+        actions: &mut Actions,
+    ) {
+        let credential = self.ground.records.credential(id).filter(|credential| credential.is_there());
+        match credential.map(|credential| (credential.head.signed().clone(), credential.record)) {
+            Some((head, record)) => {
+                self.send(Lane::Records, to, Message::HeadReply { request, head, record }, actions);
+            }
+            None => self.refuse(Lane::Direct, to, request, Check::Unknown, Subject::Credential(*id), actions),
+        }
+    }
+
     /// As the leader: somebody wants a head recorded.
     pub(super) fn on_record_request(&mut self, now: Now, from: TransportKey, wanted: Wanted, actions: &mut Actions) {
         match self.check_wanted(now, &wanted) {

@@ -509,6 +509,22 @@ pub enum Message {
         /// Index of the record.
         record: u64,
     },
+    /// Host → leader: the newest head of this credential.
+    HeadRequest {
+        /// The request.
+        request: RequestId,
+        /// The credential.
+        id: CredentialId,
+    },
+    /// Leader → host.
+    HeadReply {
+        /// The request.
+        request: RequestId,
+        /// The head.
+        head: SignedHead,
+        /// Index of its record.
+        record: u64,
+    },
 }
 
 impl Message {
@@ -580,6 +596,8 @@ impl Message {
             Self::ChangeRecord { .. } => "change-record",
             Self::BoundAsk { .. } => "bound-ask",
             Self::Bound { .. } => "bound",
+            Self::HeadRequest { .. } => "head-request",
+            Self::HeadReply { .. } => "head-reply",
             Self::Refusal { .. } => "refusal",
         }
     }
