@@ -122,6 +122,12 @@ pub const TICK_MS: u64 = 50;
 pub const HEARTBEAT_TICKS: usize = 2;
 /// Ticks without a leader after which a voter stands for election: T = 1 s; each draws its own in T·[1, 1.5).
 pub const ELECTION_TICKS: usize = 20;
+/// Bytes by which a voter names a read.
+pub const CONTEXT_MAX: usize = 16;
+/// A term or an index of the log beyond it could run over: whoever names one lies.
+pub const NUMBER_MAX: u64 = u64::MAX / 2;
+/// Terms that a voter may have missed: one a second for twelve days. Beyond it somebody would use them up.
+pub const TERM_JUMP_MAX: u64 = 1 << 20;
 /// Messages with entries that a leader has under way to one seat: what a line of the network holds.
 pub const RAFT_INFLIGHT_MAX: usize = 64;
 /// A part of a signature that has not led to one is sent again after this time.

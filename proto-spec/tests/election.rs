@@ -103,6 +103,31 @@ fn p4_a_leader_that_is_cut_off_steps_down_and_another_goes_on() {
 }
 
 #[test]
+fn a_voter_that_missed_more_entries_than_one_message_carries_catches_up() {
+    let mut net = Net::new();
+    net.ticks(60);
+    let leader = net.leader().expect("somebody leads");
+    let absent = (leader + 1) % 3;
+    net.cut.insert(u64::try_from(absent).expect("small") + 1);
+    for number in 0..1_000_u32 {
+        net.voters[leader].propose(number.to_be_bytes().to_vec(), None).expect("a proposal");
+        net.settle();
+    }
+    net.cut.clear();
+    net.ticks(60);
+    let commands = |at: usize| net.committed[at].iter().filter(|e| !e.command.is_empty()).count();
+    assert_eq!((commands(leader), commands(absent)), (1_000, 1_000));
+}
+
+#[test]
+fn one_seat_cannot_use_up_the_terms() {
+    let mut one = voter(1);
+    let jump = ballot(BallotKind::Vote, 2, 1, spec::limits::TERM_JUMP_MAX + 2);
+    assert_eq!(one.step(2, &jump), Err(NotStepped::Nonsense));
+    assert_eq!(one.step(2, &ballot(BallotKind::Vote, 2, 1, 3)), Ok(()));
+}
+
+#[test]
 fn a_read_is_answered_only_while_a_majority_follows() {
     let mut net = Net::new();
     net.ticks(60);

@@ -165,26 +165,15 @@ impl Run {
     ///
     /// False where somebody could not join.
     pub fn enrol_all(&mut self, scenario: &Scenario) -> bool {
-        for number in 0..self.hosts + 2 {
-            let machine = Machine::new(format!("h{number}"), &mut self.world.random);
-            self.world.machines.push(machine);
-        }
+        self.set_up();
         self.world.checkers.strangers.insert(self.stranger());
         let genesis = self.genesis(scenario);
-        let mesh = spec::types::MeshId(spec::types::sha256(&genesis.bytes).0);
         for number in 0..self.hosts + 2 {
             self.world.start(number);
-            let role = if number < self.hosts { Role::Host } else { Role::Reader };
             if number == FOUNDERS && !self.is_founded() {
                 return self.stuck("three hosts did not found the mesh");
             }
-            let Some((pins, contacts)) = self.pins_for(mesh) else { return self.stuck("no identity") };
-            let ticket = self.ticket(number, role, pins, contacts);
-            let command = if number == 0 {
-                LocalCommand::Found { genesis: genesis.clone(), ticket }
-            } else {
-                LocalCommand::Join { ticket, address: None }
-            };
+            let Some(command) = self.joining(number, &genesis, |_| {}) else { return self.stuck("no identity") };
             match self.ask(number, command, START_MS) {
                 Some(Ok(LocalReply::Joined(_))) => {}
                 other => return self.stuck(&format!("host {number} did not join: {other:?}")),
@@ -194,12 +183,38 @@ impl Run {
         true
     }
 
+    /// What brings this machine into the mesh: the first founds it, the others join with a ticket, as `change` leaves it.
+    pub fn joining(
+        &mut self,
+        number: usize,
+        genesis: &SignedGenesis,
+        change: impl FnOnce(&mut Ticket),
+    ) -> Option<LocalCommand> {
+        let role = if number < self.hosts { Role::Host } else { Role::Reader };
+        let mesh = spec::types::MeshId(spec::types::sha256(&genesis.bytes).0);
+        let (pins, contacts) = self.pins_for(mesh)?;
+        let ticket = self.ticket_with(number, role, pins, contacts, change);
+        Some(match number {
+            0 => LocalCommand::Found { genesis: genesis.clone(), ticket },
+            _ => LocalCommand::Join { ticket, address: None },
+        })
+    }
+
+    /// Makes all machines; none runs.
+    pub fn set_up(&mut self) {
+        for number in 0..self.hosts + 2 {
+            let machine = Machine::new(format!("h{number}"), &mut self.world.random);
+            self.world.machines.push(machine);
+        }
+    }
+
     fn stuck(&mut self, why: &str) -> bool {
         self.not_live.push(why.to_owned());
         false
     }
 
-    fn genesis(&self, scenario: &Scenario) -> SignedGenesis {
+    /// The genesis that all operators sign.
+    pub fn genesis(&self, scenario: &Scenario) -> SignedGenesis {
         let domain = |(number, name): (usize, &&str)| Domain {
             name: (*name).to_owned(),
             operators: vec![operator(number)],
@@ -252,11 +267,22 @@ impl Run {
 
     /// A ticket for this machine, as its operator writes it.
     pub fn ticket(&mut self, number: usize, role: Role, pins: Pins, contacts: Vec<Contact>) -> SignedTicket {
+        self.ticket_with(number, role, pins, contacts, |_| {})
+    }
+
+    fn ticket_with(
+        &mut self,
+        number: usize,
+        role: Role,
+        pins: Pins,
+        contacts: Vec<Contact>,
+        change: impl FnOnce(&mut Ticket),
+    ) -> SignedTicket {
         let domain = number % DOMAINS.len();
         let name = DOMAINS.get(domain).copied().unwrap_or("north").to_owned();
         let region = format!("region{}", number % 3);
         let serial = TicketSerial(self.world.random.bytes());
-        let ticket = Ticket::new(
+        let mut ticket = Ticket::new(
             pins,
             contacts,
             format!("h{number}"),
@@ -268,6 +294,7 @@ impl Run {
             WALL_START_MS + START_MS * 1_000,
             None,
         );
+        change(&mut ticket);
         let bytes = wire::encode(&ticket);
         let signature = Fake::sshsig_sign(&operator(domain), ticket::NAMESPACE, &bytes);
         SignedTicket { bytes, signature }

@@ -57,3 +57,26 @@ fn p3_finds_the_loss_itself_when_acknowledged_before_the_flush() {
     let lost = |seed| outcome("crash", 7, seed, true).findings.iter().any(|finding| finding.starts_with("P3"));
     assert!((1..=40).any(lost), "no seed shows a lost credential");
 }
+
+#[test]
+fn some_order_explains_what_every_client_was_told() {
+    let mut ended = 0;
+    for seed in 1..=40 {
+        let run = outcome("registers", 7, seed, false);
+        assert!(run.ok, "sim run registers --hosts 7 --seed {seed}: {:?}", run.findings);
+        ended += run.operations_ended;
+    }
+    assert!(ended > 1_600, "only {ended} operations ended: the histories show nothing");
+}
+
+#[test]
+#[allow(clippy::expect_used, reason = "a scenario that is not there is a failed test")]
+fn no_order_explains_a_history_with_an_acknowledged_write_that_was_lost() {
+    let slow_disks =
+        Scenario { flush_ms: [300, 3_000], ..Scenario::named("registers").expect("a scenario of this name") };
+    let is_told = |seed| {
+        let findings = run("registers", &slow_disks, 7, seed, true).findings;
+        findings.iter().any(|finding| finding.contains("is not linearizable"))
+    };
+    assert!((1..=20).any(is_told), "no seed shows a history that nothing explains");
+}

@@ -28,7 +28,7 @@ impl Join {
         context.print(&answer, |answer| {
             if answer.get("forming").is_some_and(|known| !known.is_null()) {
                 return format!(
-                    "mesh {} is forming: {} of 3 hosts; it founds itself when there are three\n",
+                    "mesh {} is forming: {} of 3 hosts of enough domains; it founds itself when there are three\n",
                     shown(answer, "mesh_name"),
                     shown(answer, "forming")
                 );

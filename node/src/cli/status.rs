@@ -16,7 +16,7 @@ fn text(answer: &Value) -> String {
     }
     if answer.get("forming").is_some_and(|known| !known.is_null()) {
         return format!(
-            "mesh      {} ({})\nforming   {} of 3 hosts have come\n  hint: invite hosts (vouchsafe invite) until \
+            "mesh      {} ({})\nforming   {} of 3 hosts of enough domains have come\n  hint: invite hosts (vouchsafe invite) until \
              there are three\n",
             shown(answer, "mesh_name"),
             shown(answer, "mesh"),

@@ -9,7 +9,10 @@ use raft::{RawNode, StateRole, Storage as _};
 use serde::{Deserialize, Serialize};
 
 use super::log::{Log, change_bytes, entry_of, ours_of};
-use crate::limits::{ELECTION_TICKS, HEARTBEAT_TICKS, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, RAFT_INFLIGHT_MAX};
+use crate::limits::{
+    CONTEXT_MAX, ELECTION_TICKS, HEARTBEAT_TICKS, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, RAFT_INFLIGHT_MAX,
+    TERM_JUMP_MAX,
+};
 use crate::types::Purpose;
 
 /// A change of one seat. Raft ids are given once and never again.
@@ -122,13 +125,6 @@ impl Ballot {
         self.entries.len() <= PAGE_ENTRIES_MAX && self.context.len() <= CONTEXT_MAX
     }
 }
-
-/// Bytes that name a read.
-const CONTEXT_MAX: usize = 16;
-/// A term or an index beyond it could run over: whoever names one lies.
-const NUMBER_MAX: u64 = u64::MAX / 2;
-/// Terms that a voter may have missed: one a second for twelve days. Beyond it somebody would use them up.
-const TERM_JUMP_MAX: u64 = 1 << 20;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,7 +54,8 @@ impl Host {
     /// A founder that missed the end of the founding is shown it.
     pub(super) fn tell_founding(&mut self, to: TransportKey, actions: &mut Actions) {
         let first = self.seated.as_ref().and_then(|seated| seated.election.page(0, 1).into_iter().next());
-        let Some(entry) = first.filter(|_| self.is_seated(&to)) else { return };
+        let is_member = self.ground.records.member_by_transport(&to).is_some();
+        let Some(entry) = first.filter(|_| is_member) else { return };
         if let Ok(Command::Found(founding)) = crate::wire::decode(&entry.command, crate::limits::ENTRY_MAX) {
             self.send_joiner(Lane::Records, to, Message::FoundingDone(founding), actions);
         }

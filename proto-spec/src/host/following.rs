@@ -4,7 +4,7 @@ use super::committee::RaftRow;
 use super::{Action, Actions, Host, Lane, Membership, Report, Share, Table, Write, piece_row, share_row};
 use crate::beacon::Calendar;
 use crate::cms::election::{Hard, LogEntry};
-use crate::cms::records::{Command, Effect};
+use crate::cms::records::{Effect, Records};
 use crate::error::{Check, Misbehaved};
 use crate::founding::{self, RestingShare};
 use crate::holder::ShareKey;
@@ -102,13 +102,12 @@ impl Host {
         }
     }
 
-    /// The first record must be the founding of the mesh that this host pins, under the key that it pins.
+    /// The first record must be the founding of the mesh that this host pins, under the key that it pins, and hold:
+    /// nothing could follow on one that does not.
     fn is_ours(&self, entry: &LogEntry) -> bool {
-        let Ok(Command::Found(founding)) = wire::decode::<Command>(&entry.command, ENTRY_MAX) else { return false };
-        self.membership.as_ref().is_some_and(|membership| {
-            crate::types::sha256(&founding.genesis.bytes).0 == membership.pins.mesh.0
-                && membership.pins.key == founding.key.commitments.first().copied()
-        })
+        let mut first = Records::default();
+        let founded = first.apply(self.ground.suite.as_ref(), entry) == Ok(Effect::Founded);
+        founded && self.membership.as_ref().is_some_and(|membership| first.pins().as_ref() == Some(&membership.pins))
     }
 
     fn take_effect(&mut self, now: Now, effect: &Effect, actions: &mut Actions) {

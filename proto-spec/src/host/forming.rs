@@ -19,6 +19,7 @@ use crate::founding::{Attempt, Founder, Vote, share_row};
 use crate::genesis::{GenesisVerified, SignedGenesis};
 use crate::joining::Joining;
 use crate::limits::{FOUNDING_MS, GATHERED_MAX, JOIN_RETRY_MS};
+use crate::suite::Suite;
 use crate::ticket::{Contact, Pins, SignedTicket};
 use crate::types::{Digest, HpkePublic, Now, RequestId, SecretBytes, Time, TransportKey};
 use crate::wire::{self, EnrolHello, Message};
@@ -57,7 +58,7 @@ pub(super) struct Forming {
     attempt: Option<Attempt>,
     /// The three in whose founding this host voted: one of them may have seen its end, so it founds with no others.
     voted: Option<Vec<TransportKey>>,
-    /// Hosts that have come, as far as this host knows.
+    /// Hosts that have come, as far as this host knows; below three also where more are of too few domains.
     pub(super) known: u8,
     /// What is sent until the attempt ends: messages are lost, and each is taken once.
     outbox: Vec<(Lane, TransportKey, Message)>,
@@ -88,6 +89,25 @@ impl Forming {
     /// Whether nothing is lost by beginning anew: it only waits for the call.
     pub(super) fn may_begin_anew(&self) -> bool {
         self.contact.is_some() && self.voted.is_none()
+    }
+
+    /// The two with whom this host founds, once enough have come. Hosts of other domains come first, and no tolerated
+    /// domains may hold as many shares as sign: then another host is waited for.
+    fn choose(&self) -> Option<Vec<&Gathered>> {
+        let mut domains: Vec<String> = self.ticket.ticket().map(|ticket| ticket.domain).into_iter().collect();
+        let may_found = |key: &TransportKey| self.voted.as_ref().is_none_or(|voted| voted.contains(key));
+        let mut left: Vec<&Gathered> =
+            self.gathered.iter().filter(|(key, _)| may_found(key)).map(|(_, one)| one).collect();
+        let mut chosen = Vec::new();
+        while chosen.len() + 1 < FOUNDERS && !left.is_empty() {
+            let other_domain = left.iter().position(|one| !domains.contains(&one.domain)).unwrap_or(0);
+            let one = left.remove(other_domain);
+            domains.push(one.domain.clone());
+            chosen.push(one);
+        }
+        let tolerate = self.genesis.genesis().tolerate;
+        let spread = seats_are_spread(FOUNDERS_T, tolerate, domains.iter().map(String::as_str));
+        (chosen.len() + 1 == FOUNDERS && spread).then_some(chosen)
     }
 
     /// When there is something to do.
@@ -189,7 +209,10 @@ impl Host {
         let founder = Founder { hello: hello.clone() };
         let domain = candidate.record().domain.clone();
         forming.gathered.insert(from, Gathered { founder, domain, heard });
-        forming.known = u8::try_from(forming.gathered.len() + 1).unwrap_or(u8::MAX);
+        // Three of too few domains do not found: they are as good as two.
+        let enough = forming.choose().is_some();
+        let known = if enough { forming.gathered.len() + 1 } else { forming.gathered.len().min(FOUNDERS - 2) + 1 };
+        forming.known = u8::try_from(known).unwrap_or(u8::MAX);
         Ok((forming.genesis.signed().clone(), forming.known))
     }
 
@@ -264,27 +287,13 @@ impl Host {
         let own_address = self.config.address.clone();
         let Some(forming) = &mut self.forming else { return };
         let Some(keys) = forming.keys.clone().filter(|_| forming.contact.is_none()) else { return };
-        if forming.attempt.is_some() || forming.gathered.len() + 1 < FOUNDERS {
+        if forming.attempt.is_some() {
             return;
         }
-        let mut domains: Vec<String> = forming.ticket.ticket().map(|ticket| ticket.domain).into_iter().collect();
+        let Some(others) = forming.choose() else { return };
         let hello = EnrolHello { request: RequestId::ZERO, ticket: forming.ticket.clone(), keys, address: own_address };
-        let mut founders = vec![Founder { hello }];
-        let may_found = |key: &TransportKey| forming.voted.as_ref().is_none_or(|voted| voted.contains(key));
-        let mut left: Vec<&Gathered> =
-            forming.gathered.iter().filter(|(key, _)| may_found(key)).map(|(_, one)| one).collect();
-        while founders.len() < FOUNDERS && !left.is_empty() {
-            let other_domain = left.iter().position(|one| !domains.contains(&one.domain)).unwrap_or(0);
-            let one = left.remove(other_domain);
-            domains.push(one.domain.clone());
-            founders.push(one.founder.clone());
-        }
-        // No tolerated domains may hold as many shares as sign: then another host is waited for.
-        let tolerate = forming.genesis.genesis().tolerate;
-        let spread = seats_are_spread(FOUNDERS_T, tolerate, domains.iter().map(String::as_str));
-        if founders.len() < FOUNDERS || !spread {
-            return;
-        }
+        let founders: Vec<Founder> =
+            std::iter::once(Founder { hello }).chain(others.into_iter().map(|one| one.founder.clone())).collect();
         let attempt = RequestId(self.generator.bytes());
         let own = self.own.transport;
         self.on_call(now, own, attempt, &founders, actions);
@@ -515,6 +524,22 @@ impl Host {
         let mine = founding.founders.iter().any(|founder| founder.record.transport == self.own.transport);
         if same && mine {
             self.end_forming(now, founding, actions);
+        } else if same {
+            self.founded_without(founding, actions);
+        }
+    }
+
+    /// One of those with whom this host voted founded with others. As nobody votes for two, what this host voted for
+    /// never was: it joins like everybody else.
+    fn founded_without(&mut self, founding: &Founding, actions: &mut Actions) {
+        let Some(voted) = self.forming.as_ref().and_then(|forming| forming.voted.as_ref()) else { return };
+        let voted_too = founding.founders.iter().any(|founder| voted.contains(&founder.record.transport));
+        if !voted_too || !holds(self.ground.suite.as_ref(), &founding_entry(founding)) {
+            return;
+        }
+        if let Some(forming) = &mut self.forming {
+            forming.voted = None;
+            actions.push(Action::Persist { lane: Lane::Records, writes: vec![forming.row()] });
         }
     }
 
@@ -533,13 +558,8 @@ impl Host {
 
     /// The record that ends the forming: the first of the log, the same at all three.
     fn end_forming(&mut self, now: Now, founding: &Founding, actions: &mut Actions) {
-        let command = wire::encode(&Command::Found(Box::new(founding.clone())));
-        let entry = LogEntry { index: 1, term: 1, change: None, command };
-        if self.ground.records.applied() > 0 {
-            return;
-        }
-        // Not before it was applied to a state of its own is anything of this host's changed.
-        if Records::default().apply(self.ground.suite.as_ref(), &entry).is_err() {
+        let entry = founding_entry(founding);
+        if self.ground.records.applied() > 0 || !holds(self.ground.suite.as_ref(), &entry) {
             return;
         }
         let Some(forming) = self.forming.take() else { return };
@@ -567,4 +587,15 @@ impl Host {
             actions.push(Action::Send { lane: Lane::Records, to, address, message });
         }
     }
+}
+
+/// The first entry of the log.
+fn founding_entry(founding: &Founding) -> LogEntry {
+    let command = wire::encode(&Command::Found(Box::new(founding.clone())));
+    LogEntry { index: 1, term: 1, change: None, command }
+}
+
+/// Whether a founding holds: it is applied to a state of its own before anything of this host's changes.
+fn holds(suite: &dyn Suite, entry: &LogEntry) -> bool {
+    Records::default().apply(suite, entry).is_ok()
 }

@@ -174,10 +174,13 @@ impl Host {
     }
 
     pub(super) fn on_admitted(&mut self, now: Now, from: &TransportKey, actions: &mut Actions) {
-        // A founder that missed the end is shown it: it has a seat to take, and does not just follow.
-        let voted = self.forming.as_ref().is_some_and(|forming| forming.has_voted());
-        if !self.joins_with(from) || self.membership.is_some() || voted {
+        if !self.joins_with(from) || self.membership.is_some() {
             return;
+        }
+        // Whoever voted says hello again: the founding is shown to it. Either it has a seat to take and does not just
+        // follow, or what it voted for never was.
+        if self.forming.as_ref().is_some_and(|forming| forming.has_voted()) {
+            return self.joining.iter_mut().for_each(Joining::begin_again);
         }
         let Some(joining) = &self.joining else { return };
         let Some(pins) = joining.pins.clone() else { return };

@@ -1,0 +1,218 @@
+//! A mesh that is forming, among faults, late hosts and strangers: in the end there is one mesh, or none yet.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use std::collections::BTreeSet;
+
+use spec::cms::election::{Ballot, BallotKind};
+use spec::error::Failure;
+use spec::genesis::SignedGenesis;
+use spec::host::{LocalCommand, LocalReply, StatusReply};
+use spec::types::{BlsSignature, RequestId, ShareIndex};
+use spec::wire::Message;
+use vouchsafe_sim::run::Run;
+use vouchsafe_sim::scenario::Scenario;
+use vouchsafe_sim::world::WALL_START_MS;
+
+const WAIT_MS: u64 = 60_000;
+
+fn machines(hosts: usize, seed: u64) -> (Run, SignedGenesis) {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, hosts, seed);
+    run.set_up();
+    let genesis = run.genesis(&scenario);
+    (run, genesis)
+}
+
+fn join(run: &mut Run, genesis: &SignedGenesis, machine: usize) -> Result<LocalReply, Failure> {
+    run.world.start(machine);
+    let command = run.joining(machine, genesis, |_| {}).expect("an identity");
+    run.ask(machine, command, WAIT_MS).expect("an answer")
+}
+
+fn status(run: &mut Run, machine: usize) -> StatusReply {
+    match run.ask(machine, LocalCommand::Status, WAIT_MS) {
+        Some(Ok(LocalReply::Status(status))) => *status,
+        other => panic!("no status: {other:?}"),
+    }
+}
+
+fn is_member(run: &mut Run, machine: usize) -> bool {
+    let status = status(run, machine);
+    status.member.is_some() && status.forming.is_none() && !status.joining
+}
+
+#[test]
+fn a_strangers_ballot_to_a_forming_host_shows_it_no_ticket() {
+    let (mut run, genesis) = machines(3, 1);
+    for machine in 0..2 {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    let stranger = 3;
+    run.world.start(stranger);
+    run.world.overheard = Some(Vec::new());
+    let ballot = Ballot {
+        kind: BallotKind::Vote,
+        from: 1,
+        to: 2,
+        term: 1,
+        log_term: 0,
+        index: 0,
+        entries: Vec::new(),
+        commit: 0,
+        commit_term: 0,
+        reject: false,
+        reject_hint: 0,
+        context: Vec::new(),
+    };
+    let key = run.world.machines[stranger].transport;
+    for machine in 0..2 {
+        run.world.inject(machine, key, Message::Ballot(ballot.clone()));
+    }
+    run.settle(WAIT_MS);
+    let heard = run.world.overheard.take().expect("what was overheard");
+    assert!(heard.iter().any(|(to, ..)| *to == 0), "the founders talk");
+    assert!(heard.iter().all(|(to, ..)| *to != stranger), "nobody talks to the stranger");
+}
+
+#[test]
+fn three_hosts_of_which_two_are_of_one_domain_wait_for_another() {
+    // Machines 0 and 5 are of one domain: together they would hold as many shares as sign.
+    let (mut run, genesis) = machines(6, 2);
+    for machine in [0, 5, 1] {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    run.settle(WAIT_MS);
+    assert!([0, 5, 1].into_iter().all(|machine| status(&mut run, machine).forming.is_some()));
+    assert!(join(&mut run, &genesis, 2).is_ok());
+    run.settle(WAIT_MS);
+    for machine in [0, 1, 2, 5] {
+        assert!(is_member(&mut run, machine), "host {machine}");
+    }
+    let founders = status(&mut run, 0).committee;
+    assert!(!founders.is_empty());
+}
+
+#[test]
+fn a_ticket_that_expires_while_the_mesh_forms_holds_nobody_else_up() {
+    let (mut run, genesis) = machines(4, 3);
+    assert!(join(&mut run, &genesis, 0).is_ok());
+    run.world.start(1);
+    let soon = WALL_START_MS + run.world.now_ms + 5_000;
+    let command = run.joining(1, &genesis, |ticket| ticket.expires_ms = soon).expect("an identity");
+    assert!(run.ask(1, command, WAIT_MS).is_some());
+    run.settle(WAIT_MS);
+    for machine in [2, 3] {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    run.settle(WAIT_MS);
+    for machine in [0, 2, 3] {
+        assert!(is_member(&mut run, machine), "host {machine}");
+    }
+}
+
+#[test]
+fn among_crashes_and_loss_there_is_one_founding_and_all_are_in_it() {
+    let mut scenario = Scenario::named("calm").expect("a scenario");
+    scenario.loss_percent = 8;
+    for seed in 1..=40 {
+        let mut run = Run::new(&scenario, 5, seed);
+        run.set_up();
+        let genesis = run.genesis(&scenario);
+        run.world.faults = true;
+        for machine in 0..5 {
+            run.world.start(machine);
+            let command = run.joining(machine, &genesis, |_| {}).expect("an identity");
+            let asked = run.world.command(machine, command);
+            assert!(asked.is_some());
+            run.settle(200);
+        }
+        for _ in 0..12 {
+            let wait = run.world.random.below(3_000);
+            run.settle(wait);
+            let machine = usize::try_from(run.world.random.below(5)).expect("small");
+            run.world.crash(machine);
+            run.settle(100);
+            run.world.start(machine);
+        }
+        run.world.faults = false;
+        run.settle(3 * WAIT_MS);
+        // A joiner whose join was cut off by a crash before anything was on disk joins again.
+        for machine in 1..5 {
+            let status = status(&mut run, machine);
+            if status.member.is_none() && !status.joining {
+                assert!(join_again(&mut run, &genesis, machine), "host {machine}, seed {seed}");
+            }
+        }
+        run.settle(WAIT_MS);
+        let members: Vec<bool> = (0..5).map(|machine| is_member(&mut run, machine)).collect();
+        assert_eq!(members, [true; 5], "seed {seed}");
+        let keys: BTreeSet<_> =
+            (0..5).map(|machine| status(&mut run, machine).pins).map(|pins| format!("{pins:?}")).collect();
+        assert_eq!(keys.len(), 1, "seed {seed}: two foundings: {keys:?}");
+        for machine in 0..5 {
+            run.world.crash(machine);
+            run.world.start(machine);
+            assert!(is_member(&mut run, machine), "host {machine} after a restart, seed {seed}");
+        }
+    }
+}
+
+fn join_again(run: &mut Run, genesis: &SignedGenesis, machine: usize) -> bool {
+    let command = run.joining(machine, genesis, |_| {}).expect("an identity");
+    matches!(run.ask(machine, command, WAIT_MS), Some(Ok(LocalReply::Joined(_))))
+}
+
+#[test]
+fn a_member_that_sends_false_parts_keeps_no_joiner_out() {
+    let (mut run, genesis) = machines(5, 4);
+    for machine in 0..5 {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    run.settle(WAIT_MS);
+    let liar = run.world.machines[1].transport;
+    let joiner = 5;
+    run.world.start(joiner);
+    let command = run.joining(joiner, &genesis, |_| {}).expect("an identity");
+    let asked = run.world.command(joiner, command).expect("it runs");
+    let key_epoch = status(&mut run, 0).key.expect("a key").1;
+    let mut admitted = false;
+    for _ in 0..2_000 {
+        for index in 1..=5 {
+            let part = BlsSignature([index; 48]);
+            let lie = Message::EnrolPart { key_epoch, t: 1, index: ShareIndex(index), part };
+            run.world.inject(joiner, liar, lie);
+        }
+        let until = run.world.now_ms + 10;
+        run.world.run_until(until);
+        while let Some(answer) = run.world.answers.pop_front() {
+            assert!(answer.id != asked || answer.reply.is_ok(), "{:?}", answer.reply);
+            admitted |= answer.id == asked;
+        }
+    }
+    assert!(admitted, "the joiner is in");
+}
+
+#[test]
+fn an_admission_that_a_stranger_brings_is_refused() {
+    let (mut run, genesis) = machines(5, 5);
+    for machine in 0..5 {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    run.settle(WAIT_MS);
+    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let mut record = records.members().next().expect("a member").record().clone();
+    let before = records.members().count();
+    let key = run.world.machines[6].transport;
+    (record.host.0[0], record.ticket.0[0], record.name) = (!record.host.0[0], !record.ticket.0[0], "new".to_owned());
+    record.eks.clear();
+    (record.transport, record.vote.0[0], record.ak[9]) = (key, !record.vote.0[0], !record.ak[9]);
+    for machine in 0..5 {
+        let (request, parts) = (RequestId([7; 16]), vec![(ShareIndex(1), BlsSignature::ZERO)]);
+        let lie = Message::EnrolAdmit { request, record: Box::new(record.clone()), parts };
+        run.world.inject(machine, key, lie);
+    }
+    run.settle(WAIT_MS);
+    let after = run.world.machines[0].running.as_ref().expect("it runs").host.records().members().count();
+    assert_eq!(before, after);
+}
