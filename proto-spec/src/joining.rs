@@ -95,7 +95,7 @@ impl Joining {
         self.pins = Some(pins);
         // Where the person at the socket said that a host is, it is.
         let is_in = |list: &[Contact], one: &Contact| list.iter().any(|other| other.transport == one.transport);
-        self.contacts.retain(|contact| is_in(&committee, contact));
+        self.contacts.retain(|contact| is_in(&committee, contact) && !contact.address.0.is_empty());
         let fresh: Vec<Contact> = committee.into_iter().filter(|one| !is_in(&self.contacts, one)).collect();
         self.contacts.extend(fresh);
         true

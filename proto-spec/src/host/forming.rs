@@ -56,7 +56,8 @@ pub(super) struct Forming {
     pub(super) keys: Option<JoinerKeys>,
     gathered: BTreeMap<TransportKey, Gathered>,
     attempt: Option<Attempt>,
-    /// The three in whose founding this host voted: one of them may have seen its end, so it founds with no others.
+    /// The three in whose founding this host voted last. The gathering host founds with no others: one of them may
+    /// have seen the end.
     voted: Option<Vec<TransportKey>>,
     /// Hosts that have come, as far as this host knows; below three also where more are of too few domains.
     pub(super) known: u8,
@@ -319,11 +320,8 @@ impl Host {
         let own_key = self.own.transport;
         let Some(forming) = &mut self.forming else { return };
         let calls = forming.contact.as_ref().map_or(own_key, |contact| contact.transport);
-        let mut keys: Vec<TransportKey> = founders.iter().map(|founder| founder.hello.keys.transport).collect();
-        keys.sort_unstable();
-        if forming.voted.as_ref().is_some_and(|voted| *voted != keys) {
-            return;
-        }
+        // Whoever voted may be called with others: the one that calls has a vote too, gives it for one set of three
+        // only, and remembers it. So what it calls for now is all that can be.
         if from != calls || forming.attempt.as_ref().is_some_and(|known| known.id == attempt) {
             return;
         }
