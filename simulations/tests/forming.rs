@@ -175,7 +175,7 @@ fn a_member_that_sends_false_parts_keeps_no_joiner_out() {
     run.world.start(joiner);
     let command = run.joining(joiner, &genesis, |_| {}).expect("an identity");
     let asked = run.world.command(joiner, command).expect("it runs");
-    let key_epoch = status(&mut run, 0).key.expect("a key").1;
+    let key_epoch = status(&mut run, 0).key.expect("a key").key_epoch;
     let mut admitted = false;
     for _ in 0..2_000 {
         for index in 1..=5 {

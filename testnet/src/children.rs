@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::mesh::TestnetError;
+use crate::network;
 
 /// Set once everything ends: nothing is started any more.
 static CLOSING: AtomicBool = AtomicBool::new(false);
@@ -54,6 +55,7 @@ pub fn close() {
     CLOSING.store(true, Ordering::SeqCst);
     drop(guard);
     kill_all();
+    network::remove_all();
 }
 
 /// Ends all that run now.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::children;
 use crate::command::{Said, binary, run as run_command};
-use crate::mesh::{Mesh, TestnetError, plans};
+use crate::mesh::{Cabling, Mesh, TestnetError, plans};
 
 const NAME: &str = "web/tls-key";
 
@@ -56,7 +56,7 @@ pub fn run(keep: bool, credential: Option<&Path>) -> Result<(), TestnetError> {
 fn show(folder: &Path, keep: bool, credential: Option<&Path>) -> Result<(), TestnetError> {
     let mut show = Show { since: Instant::now(), step: Instant::now() };
     show.heading("1. Five hosts in five administrative domains and three regions, and one instance, each with a TPM");
-    let mesh = Mesh::start(folder, plans(5, 5, 3), &mut |step| show.line(step))?;
+    let mesh = Mesh::start(folder, plans(5, 5, 3), Cabling::Loopback, &mut |step| show.line(step))?;
     show.done("every machine is a real process with a real software TPM and a store of its own");
 
     show.heading("2. Found a mesh and enrol everybody");

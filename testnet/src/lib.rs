@@ -7,6 +7,7 @@ pub mod command;
 pub mod demo;
 pub mod machine;
 pub mod mesh;
+pub mod network;
 pub mod proxy;
 pub mod scenario;
 pub mod tpm;

@@ -42,6 +42,8 @@ pub struct Machine {
     pub tpm_port: u16,
     /// Port of the daemon, UDP and TCP.
     pub port: u16,
+    /// The namespace in which all of it runs, and its address there; on loopback where there is none.
+    pub place: Option<(String, String)>,
     /// Process of the chip.
     pub chip: Option<u32>,
     /// Process of the proxy.
@@ -75,7 +77,7 @@ impl Machine {
     ///
     /// # Errors
     /// Where its folder cannot be made.
-    pub fn new(plan: Plan, folder: PathBuf, base: u16) -> Result<Self, TestnetError> {
+    pub fn new(plan: Plan, folder: PathBuf, base: u16, place: Option<(String, String)>) -> Result<Self, TestnetError> {
         std::fs::create_dir_all(&folder).map_err(|error| TestnetError::File(folder.clone(), error))?;
         let machine = Self {
             plan,
@@ -83,14 +85,15 @@ impl Machine {
             chip_port: base,
             tpm_port: base + 2,
             port: base + 4,
+            place,
             chip: None,
             proxy: None,
             daemon: None,
         };
         let config = format!(
-            "tpm = \"{}\"\nlisten = \"127.0.0.1:{}\"\nstate = \"{}\"\nsocket = \"{}\"\n",
+            "tpm = \"{}\"\nlisten = \"{}\"\nstate = \"{}\"\nsocket = \"{}\"\n",
             machine.tcti(),
-            machine.port,
+            machine.address(),
             machine.folder.join("state").display(),
             machine.socket().display(),
         );
@@ -116,7 +119,8 @@ impl Machine {
 
     /// Its daemon's address.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        let address = self.place.as_ref().map_or("127.0.0.1", |(_, address)| address);
+        format!("{address}:{}", self.port)
     }
 
     /// State of its chip.
@@ -134,10 +138,12 @@ impl Machine {
     /// # Errors
     /// Where either does not start.
     pub fn start_chip(&mut self) -> Result<(), TestnetError> {
-        self.chip = Some(tpm::power_on(&self.chip_state(), self.chip_port, &self.folder.join("tpm.log"))?);
-        wait_for_port(self.chip_port)?;
+        let log = self.folder.join("tpm.log");
+        let chip = tpm::power_on(self.inside("swtpm".into()), &self.chip_state(), self.chip_port, &log)?;
+        self.chip = Some(chip);
+        wait_for_port(chip, self.chip_port)?;
         let proxy = children::spawn(
-            Command::new(binary("testnet"))
+            self.inside(binary("testnet"))
                 .arg("tpm-proxy")
                 .arg("--listen")
                 .arg(self.tpm_port.to_string())
@@ -150,7 +156,19 @@ impl Machine {
                 .stderr(self.log("proxy.log")?),
         )?;
         self.proxy = Some(proxy);
-        wait_for_port(self.tpm_port)
+        wait_for_port(proxy, self.tpm_port)
+    }
+
+    /// A command that runs in this machine's namespace.
+    fn inside(&self, program: PathBuf) -> Command {
+        match &self.place {
+            None => Command::new(program),
+            Some((namespace, _)) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(program);
+                command
+            }
+        }
     }
 
     /// Starts the daemon; `wait_ready` waits for it.
@@ -159,7 +177,7 @@ impl Machine {
     /// Where it does not start.
     pub fn start_daemon(&mut self) -> Result<(), TestnetError> {
         let daemon = children::spawn(
-            Command::new(binary("vouchsafe"))
+            self.inside(binary("vouchsafe"))
                 .arg("--config")
                 .arg(self.config())
                 .arg("daemon")
@@ -226,7 +244,7 @@ impl Machine {
     pub fn extend_pcr(&self, pcr: u8) -> Result<(), TestnetError> {
         let value = "e".repeat(64);
         run(
-            Command::new("tpm2_pcrextend")
+            self.inside("tpm2_pcrextend".into())
                 .env("TPM2TOOLS_TCTI", self.tcti())
                 .env("TSS2_LOG", "all+none")
                 .arg(format!("{pcr}:sha256={value}")),
@@ -237,11 +255,14 @@ impl Machine {
     }
 }
 
-fn wait_for_port(port: u16) -> Result<(), TestnetError> {
+/// Waits until a process, or somebody else in its namespace, listens at this port: what is listening says so without
+/// being connected to, and a software TPM serves one client at a time.
+fn wait_for_port(process: u32, port: u16) -> Result<(), TestnetError> {
     let since = Instant::now();
-    while since.elapsed() < START {
-        // Binding tells without connecting: a software TPM serves one client at a time.
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+    let listening = format!(":{port:04X} 00000000:0000 0A ");
+    while since.elapsed() < START && children::is_alive(process) {
+        let table = std::fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap_or_default();
+        if table.contains(&listening) {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(5));

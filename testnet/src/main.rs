@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use vouchsafe_testnet::mesh::{Mesh, TestnetError, plans};
+use vouchsafe_testnet::mesh::{Cabling, Mesh, TestnetError, plans};
 use vouchsafe_testnet::scenario::{self, Options};
 use vouchsafe_testnet::{children, demo, proxy};
 
@@ -120,7 +120,7 @@ fn run(verb: Verb) -> Result<(), TestnetError> {
     match verb {
         Verb::Up { hosts, regions, domains, folder } => {
             let mut tell = |step: &str| println!("{step}");
-            let mesh = Mesh::start(&folder, plans(hosts, domains, regions), &mut tell)?;
+            let mesh = Mesh::start(&folder, plans(hosts, domains, regions), Cabling::Loopback, &mut tell)?;
             mesh.enrol_all(&mut tell)?;
             mesh.leave_running()?;
             demo::say_how_to_play(&mesh);

@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::children;
 use crate::command::{Said, run};
 use crate::machine::{Machine, PORTS, Plan, free_ports};
+use crate::network::{self, Network};
 use crate::tpm::Authority;
 
 /// What goes wrong in a testnet.
@@ -43,12 +44,21 @@ pub enum TestnetError {
 }
 
 /// Waited for at most: a mesh settles in a few epochs.
-const SETTLE: Duration = Duration::from_secs(60);
+pub const SETTLE: Duration = Duration::from_secs(60);
 /// Epoch of a local testnet.
 pub const EPOCH_MS: u64 = 2_000;
 
 /// Names of domains.
 const DOMAINS: [&str; 5] = ["atlas", "borealis", "cygnus", "draco", "eridanus"];
+
+/// How machines reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cabling {
+    /// Over the loopback of this machine.
+    Loopback,
+    /// Over a network of their own, of which parts can be cut off.
+    Own,
+}
 
 /// A mesh.
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +67,8 @@ pub struct Mesh {
     pub folder: PathBuf,
     /// Its machines; the first is the founder.
     pub machines: Vec<Machine>,
+    /// Their cables, where they have a network of their own.
+    pub network: Option<Network>,
     domains: usize,
 }
 
@@ -85,7 +97,12 @@ impl Mesh {
     ///
     /// # Errors
     /// What does not start.
-    pub fn start(folder: &Path, plans: Vec<Plan>, tell: &mut dyn FnMut(&str)) -> Result<Self, TestnetError> {
+    pub fn start(
+        folder: &Path,
+        plans: Vec<Plan>,
+        cabling: Cabling,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Self, TestnetError> {
         if folder.join("testnet.json").exists() {
             let folder = folder.display();
             return Err(TestnetError::NotThere(format!(
@@ -96,13 +113,19 @@ impl Mesh {
         let folder = folder.canonicalize().map_err(|error| TestnetError::File(folder.to_owned(), error))?;
         let authority = Authority::new(&folder)?;
         let domains: std::collections::BTreeSet<&str> = plans.iter().map(|plan| plan.domain.as_str()).collect();
-        let mut mesh = Self { machines: Vec::new(), domains: domains.len(), folder: folder.clone() };
+        let network = match cabling {
+            Cabling::Loopback => None,
+            Cabling::Own => Some(Network::lay(plans.len())?),
+        };
+        let mut mesh = Self { machines: Vec::new(), domains: domains.len(), folder: folder.clone(), network };
         // All at once, so that no two machines are given the same.
         let count = u16::try_from(plans.len()).map_err(|_| TestnetError::Ports)?;
         let first = free_ports(count.saturating_mul(PORTS))?;
-        for (plan, base) in plans.into_iter().zip((first..).step_by(usize::from(PORTS))) {
+        for ((number, plan), base) in plans.into_iter().enumerate().zip((first..).step_by(usize::from(PORTS))) {
             let path = folder.join(&plan.name);
-            mesh.machines.push(Machine::new(plan, path, base)?);
+            let namespace = mesh.network.as_ref().and_then(|network| network.namespace(number));
+            let place = namespace.map(|namespace| (namespace.to_owned(), network::address(number)));
+            mesh.machines.push(Machine::new(plan, path, base, place)?);
         }
         mesh.make_keys()?;
         make_chips(&authority, &mesh.machines, tell)?;
@@ -282,6 +305,27 @@ impl Mesh {
         Err(TestnetError::NotThere("no daemon says who sits in the committee".to_owned()))
     }
 
+    /// Waits until the committee has so many seats, and each holds a share of the mesh key. Gives which dealing it is.
+    ///
+    /// # Errors
+    /// Where it has not in time.
+    pub fn wait_committee(&self, seats: usize, patience: Duration) -> Result<u64, TestnetError> {
+        let since = Instant::now();
+        let mut last = Value::Null;
+        while since.elapsed() < patience {
+            for machine in self.machines.iter().filter(|machine| machine.daemon.is_some()) {
+                last = machine.vouchsafe(&["-o", "json", "status"], b"")?.json();
+                let seated = last.get("committee").and_then(Value::as_array).map_or(0, Vec::len);
+                let shares = last.pointer("/key_shares/of").and_then(Value::as_u64);
+                if seated == seats && shares == u64::try_from(seats).ok() {
+                    return Ok(last.get("key_epoch").and_then(Value::as_u64).unwrap_or(0));
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(TestnetError::NotThere(format!("the committee has not {seats} seats with a share each: {last}")))
+    }
+
     /// Name of the host that leads, as some daemon says that runs.
     pub fn leader(&self) -> Option<String> {
         let running = self.machines.iter().filter(|machine| machine.daemon.is_some());
@@ -371,6 +415,20 @@ impl Mesh {
     pub fn get(&self, on: &Machine, name: &str) -> Result<Said, TestnetError> {
         let owner = self.owner_public().display().to_string();
         on.vouchsafe(&["get", name, "--client", &owner], b"")
+    }
+
+    /// Cuts these machines off from all others, not from each other; nobody where none is named.
+    ///
+    /// # Errors
+    /// Where the mesh has no network of its own.
+    pub fn cut_off(&self, names: &[&str]) -> Result<(), TestnetError> {
+        let network = self.network.as_ref();
+        let network = network.ok_or_else(|| TestnetError::NotThere("the mesh is on loopback".to_owned()))?;
+        network.heal()?;
+        let is_named = |machine: &Machine| names.contains(&machine.plan.name.as_str());
+        let numbers: Vec<usize> =
+            self.machines.iter().enumerate().filter(|(_, m)| is_named(m)).map(|(n, _)| n).collect();
+        network.cut_off(&numbers)
     }
 
     /// Ends all daemons with SIGKILL, at once.

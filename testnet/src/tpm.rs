@@ -75,15 +75,15 @@ impl Authority {
     }
 }
 
-/// Powers a chip on: commands at this port, control at the next.
+/// Powers a chip on, by this command: commands at this port, control at the next.
 ///
 /// # Errors
 /// Where it does not start.
-pub fn power_on(state: &Path, port: u16, log: &Path) -> Result<u32, TestnetError> {
+pub fn power_on(mut swtpm: Command, state: &Path, port: u16, log: &Path) -> Result<u32, TestnetError> {
     let file = std::fs::File::create(log).map_err(|error| TestnetError::File(log.to_owned(), error))?;
     let second = file.try_clone().map_err(|error| TestnetError::File(log.to_owned(), error))?;
     children::spawn(
-        Command::new("swtpm")
+        swtpm
             .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
             .arg("--tpmstate")
             .arg(format!("dir={}", state.display()))

@@ -203,8 +203,8 @@ pub struct StatusReply {
     pub term: Option<u64>,
     /// Names of the committee.
     pub committee: Vec<String>,
-    /// Shares of the mesh key that sign, and which dealing of it.
-    pub key: Option<(u8, u64)>,
+    /// The shares of the mesh key.
+    pub key: Option<KeyLine>,
     /// While the mesh is forming: hosts that have come.
     pub forming: Option<u8>,
     /// Whether it is joining now.
@@ -225,6 +225,17 @@ pub struct StatusReply {
     pub shares: usize,
     /// The newest refusals, oldest first.
     pub refusals: Vec<Refused>,
+}
+
+/// How the mesh key is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyLine {
+    /// Shares that sign.
+    pub needed: u8,
+    /// Hosts that hold one.
+    pub holders: usize,
+    /// Which dealing it is, from 1.
+    pub key_epoch: u64,
 }
 
 /// One line of the table of hosts.

@@ -1,6 +1,6 @@
 //! Requests from the local socket.
 
-use super::{Actions, Host, HostLine, IdentityReply, LocalCommand, LocalId, LocalReply, StatusReply};
+use super::{Actions, Host, HostLine, IdentityReply, KeyLine, LocalCommand, LocalId, LocalReply, StatusReply};
 use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{COMMITTEE_MAX, PAYLOAD_MAX};
@@ -115,7 +115,11 @@ impl Host {
             leader: self.leader.and_then(|(_, leader)| self.name_of(&leader)),
             term: self.leader.map(|(term, _)| term),
             committee: self.committee().iter().filter_map(|transport| self.name_of(transport)).collect(),
-            key: records.committee().map(|committee| (committee.key.t, committee.key.key_epoch)),
+            key: records.committee().map(|committee| KeyLine {
+                needed: committee.key.t,
+                holders: committee.key.holders.len(),
+                key_epoch: committee.key.key_epoch,
+            }),
             forming: self.forming.as_ref().map(|forming| forming.known),
             joining: self.joining.is_some(),
             unlocked: self.own.unlocked.is_some(),

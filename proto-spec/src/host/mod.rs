@@ -28,7 +28,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use action::{Action, HostLine, IdentityReply, Lane, LocalReply, Report, StatusReply, Table, TpmRequest, Write};
+pub use action::{
+    Action, HostLine, IdentityReply, KeyLine, Lane, LocalReply, Report, StatusReply, Table, TpmRequest, Write,
+};
 pub(crate) use coordinating::entrust_info;
 pub use event::{ActionId, Event, LocalCommand, LocalId, TpmReply};
 pub use lanes::Lanes;

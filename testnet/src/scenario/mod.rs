@@ -3,7 +3,9 @@
 mod chips;
 mod failover;
 mod keep;
+mod load;
 mod outside;
+mod partition;
 mod powercut;
 mod restart;
 
@@ -14,7 +16,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use serde_json::{Map, Value, json};
 
-use crate::mesh::{Mesh, TestnetError, plans};
+use crate::mesh::{Cabling, Mesh, TestnetError, plans};
 
 /// Options of a scenario.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,14 +48,27 @@ pub(crate) struct Stage<'a> {
 
 type Script = fn(&mut Stage<'_>) -> Result<Map<String, Value>, TestnetError>;
 
-/// Name, hosts by default, script.
-const SCENARIOS: [(&str, usize, Script); 6] = [
-    ("keep", 9, keep::play),
-    ("restart", 5, restart::play),
-    ("powercut", 5, powercut::play),
-    ("failover", 7, failover::play),
-    ("outside", 3, outside::play),
-    ("chips", 3, chips::play),
+/// What a scenario wants.
+struct Scenario {
+    name: &'static str,
+    /// Hosts, where nobody says how many.
+    hosts: usize,
+    cabling: Cabling,
+    script: Script,
+}
+
+const fn scenario(name: &'static str, hosts: usize, cabling: Cabling, script: Script) -> Scenario {
+    Scenario { name, hosts, cabling, script }
+}
+
+const SCENARIOS: [Scenario; 7] = [
+    scenario("keep", 9, Cabling::Loopback, keep::play),
+    scenario("restart", 5, Cabling::Loopback, restart::play),
+    scenario("powercut", 5, Cabling::Loopback, powercut::play),
+    scenario("failover", 7, Cabling::Loopback, failover::play),
+    scenario("partition", 5, Cabling::Own, partition::play),
+    scenario("outside", 3, Cabling::Loopback, outside::play),
+    scenario("chips", 3, Cabling::Loopback, chips::play),
 ];
 
 /// Runs a scenario; it is well only if every line of it was.
@@ -61,17 +76,17 @@ const SCENARIOS: [(&str, usize, Script); 6] = [
 /// # Errors
 /// What was not as it must be.
 pub fn run(name: &str, options: &Options) -> Result<(), TestnetError> {
-    let known = || SCENARIOS.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
-    let (_, hosts, script) = SCENARIOS
+    let known = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+    let scenario = SCENARIOS
         .iter()
-        .find(|(known, ..)| *known == name)
+        .find(|scenario| scenario.name == name)
         .ok_or_else(|| TestnetError::NotThere(format!("no scenario `{name}`; there are: {}", known())))?;
     let folder = options
         .folder
         .clone()
         .unwrap_or_else(|| PathBuf::from(format!("/tmp/vouchsafe-{name}-{}-{}", options.seed, std::process::id())));
     let since = Instant::now();
-    let outcome = play(options, options.hosts.unwrap_or(*hosts), &folder, *script, since);
+    let outcome = play(options, scenario, &folder, since);
     let seconds = since.elapsed().as_secs_f64();
     let mut last = Map::new();
     last.insert("scenario".to_owned(), json!(name));
@@ -93,6 +108,7 @@ pub fn run(name: &str, options: &Options) -> Result<(), TestnetError> {
     if result.is_ok() && options.folder.is_none() {
         // The processes that use it are ended right after; what stays behind is in /tmp.
         crate::children::kill_all();
+        crate::network::remove_all();
         drop(std::fs::remove_dir_all(&folder));
     }
     result
@@ -100,17 +116,17 @@ pub fn run(name: &str, options: &Options) -> Result<(), TestnetError> {
 
 fn play(
     options: &Options,
-    hosts: usize,
+    scenario: &Scenario,
     folder: &std::path::Path,
-    script: Script,
     since: Instant,
 ) -> Result<Map<String, Value>, TestnetError> {
     let mut quiet = |_: &str| {};
-    let mesh = Mesh::start(folder, plans(hosts, 5, 3), &mut quiet)?;
+    let hosts = options.hosts.unwrap_or(scenario.hosts);
+    let mesh = Mesh::start(folder, plans(hosts, 5, 3), scenario.cabling, &mut quiet)?;
     mesh.enrol_all(&mut quiet)?;
     let mut stage = Stage { mesh, options, random: ChaCha20Rng::seed_from_u64(options.seed), since };
     stage.tell("enrolled", &json!({ "members": stage.mesh.machines.len() }));
-    script(&mut stage)
+    (scenario.script)(&mut stage)
 }
 
 impl Stage<'_> {

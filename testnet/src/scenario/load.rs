@@ -1,0 +1,191 @@
+//! A load of puts and gets from three clients, each of its own names: what was acknowledged, and what reads wrongly.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use spec::limits::{ELECTION_TICKS, TICK_MS};
+
+use super::{Stage, must};
+use crate::machine::Machine;
+use crate::mesh::{Mesh, TestnetError};
+
+/// The election timeout T: each voter draws its own in T·[1, 1.5).
+pub(super) const T: Duration = Duration::from_millis(TICK_MS * ELECTION_TICKS as u64);
+/// Clients at once.
+const CLIENTS: usize = 3;
+/// An acknowledged put is waited for at most so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A put that was acknowledged.
+#[derive(Clone)]
+struct Acknowledged {
+    name: String,
+    content: Vec<u8>,
+    version: u64,
+    begun: Instant,
+    ended: Instant,
+}
+
+/// What the clients share.
+#[derive(Default)]
+pub(super) struct Load {
+    stop: AtomicBool,
+    /// Machines that nobody asks: dead, or cut off from the others.
+    away: Mutex<Vec<String>>,
+    acknowledged: Mutex<Vec<Acknowledged>>,
+    wrong: Mutex<Vec<String>>,
+    gets: Mutex<usize>,
+}
+
+/// All that clients were told, over several loads.
+pub(super) struct Told {
+    /// Terms of their puts, as arguments.
+    terms: &'static [&'static str],
+    puts: Vec<Acknowledged>,
+    gets: usize,
+    /// Seconds from each fault to the end of the next acknowledged put that began after it.
+    taken: Vec<f64>,
+}
+
+/// Runs the load; after `pause` the fault strikes, of which these machines are gone, and the load goes on until a put
+/// that began after it is acknowledged. Then `meanwhile` is done, still under the load.
+pub(super) fn strike<R>(
+    mesh: &Mesh,
+    told: &mut Told,
+    prefix: &str,
+    pause: Duration,
+    away: &[&str],
+    fault: impl FnOnce() -> Result<(), TestnetError>,
+    meanwhile: impl FnOnce() -> Result<R, TestnetError>,
+) -> Result<R, TestnetError> {
+    let (load, terms) = (Load::default(), told.terms);
+    let outcome = std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let load = &load;
+            scope.spawn(move || put_and_get(load, mesh, terms, prefix, client));
+        }
+        std::thread::sleep(pause);
+        locked(&load.away).extend(away.iter().map(|name| (*name).to_owned()));
+        let outcome = fault().and_then(|()| {
+            let struck = Instant::now();
+            let next =
+                || locked(&load.acknowledged).iter().filter(|put| put.begun >= struck).map(|put| put.ended).min();
+            while next().is_none() && struck.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let next = next();
+            let ended =
+                next.ok_or_else(|| TestnetError::NotThere("no put after the fault was acknowledged".to_owned()))?;
+            Ok((ended.duration_since(struck).as_secs_f64(), meanwhile()?))
+        });
+        load.stop.store(true, Ordering::Relaxed);
+        outcome
+    });
+    told.puts.append(&mut locked(&load.acknowledged));
+    told.gets += *locked(&load.gets);
+    let wrong = std::mem::take(&mut *locked(&load.wrong));
+    must(wrong.is_empty(), wrong.join("; "))?;
+    let (seconds, result) = outcome?;
+    told.taken.push(seconds);
+    Ok(result)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn put_and_get(load: &Load, mesh: &Mesh, terms: &[&str], prefix: &str, client: usize) {
+    let hosts: Vec<&Machine> = mesh.machines.iter().filter(|machine| machine.plan.role == "host").collect();
+    let is_away = |name: &str| locked(&load.away).iter().any(|away| away == name);
+    let mut number = 0;
+    while !load.stop.load(Ordering::Relaxed) {
+        let name = format!("{prefix}/{client}/{}", number / 2);
+        let content = format!("content {number} of {name}").into_bytes();
+        let through = (number + client * 2) % hosts.len().max(1);
+        number += 1;
+        let Some(machine) = hosts.get(through).filter(|machine| !is_away(&machine.plan.name)) else { continue };
+        let begun = Instant::now();
+        let Ok(said) = mesh.put(machine, &name, terms, &content) else { continue };
+        if said.code != 0 {
+            continue;
+        }
+        let version = said.json().get("version").and_then(Value::as_u64).unwrap_or(0);
+        let put = Acknowledged { name: name.clone(), content: content.clone(), version, begun, ended: Instant::now() };
+        locked(&load.acknowledged).push(put);
+        let Ok(reader) = mesh.reader() else { return };
+        if is_away(&reader.plan.name) {
+            continue;
+        }
+        let Ok(read) = mesh.get(reader, &name) else { continue };
+        *locked(&load.gets) += usize::from(read.code == 0);
+        // This client alone writes this name: what it reads is what it wrote last.
+        if read.code == 0 && read.out != content {
+            locked(&load.wrong).push(format!("{name} reads back as {}", String::from_utf8_lossy(&read.out)));
+        }
+    }
+}
+
+impl Told {
+    /// Nothing yet; puts will have these terms.
+    pub(super) fn new(terms: &'static [&'static str]) -> Self {
+        Self { terms, puts: Vec::new(), gets: 0, taken: Vec::new() }
+    }
+
+    /// Seconds from the last fault to the next acknowledged put.
+    pub(super) fn last_taken(&self) -> f64 {
+        self.taken.last().map_or(0.0, |seconds| (seconds * 1e3).round() / 1e3)
+    }
+
+    /// Puts that were acknowledged.
+    pub(super) fn puts(&self) -> usize {
+        self.puts.len()
+    }
+
+    /// Nothing that was acknowledged is lost, and nothing was recorded twice.
+    pub(super) fn check(&self, stage: &Stage<'_>) -> Result<(), TestnetError> {
+        let mut newest: BTreeMap<&str, &Acknowledged> = BTreeMap::new();
+        for put in &self.puts {
+            let known = newest.entry(&put.name).or_insert(put);
+            if put.version > known.version {
+                *known = put;
+            } else if put.version == known.version && put.content != known.content {
+                return Err(TestnetError::Wrong(format!("{} has two versions {}", put.name, put.version)));
+            }
+        }
+        for (name, put) in newest {
+            let shown = stage.mesh.founder()?.vouchsafe(&["-o", "json", "show", name], b"")?.json();
+            let version = shown.get("version").and_then(Value::as_u64).unwrap_or(0);
+            // A put whose client heard nothing may have been recorded after the one that was acknowledged.
+            if version == put.version {
+                stage.expect(name, &put.content)?;
+            }
+            must(
+                version >= put.version,
+                format!("{name}: version {} was acknowledged, {version} is there", put.version),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What is printed of it. `check` found nothing lost and nothing doubled.
+    pub(super) fn figures(&self) -> Map<String, Value> {
+        let mut taken = self.taken.clone();
+        taken.sort_by(f64::total_cmp);
+        let at = |part: usize| taken.get(part.min(taken.len().saturating_sub(1))).copied().unwrap_or(0.0);
+        let t = T.as_secs_f64();
+        let ratio = |seconds: f64| (seconds / t * 100.0).round() / 100.0;
+        let mut figures = Map::new();
+        figures.insert("rounds".to_owned(), json!(taken.len()));
+        figures.insert("puts_acknowledged".to_owned(), json!(self.puts.len()));
+        figures.insert("gets_right".to_owned(), json!(self.gets));
+        figures.insert("lost".to_owned(), json!(0));
+        figures.insert("doubled".to_owned(), json!(0));
+        figures.insert("t_seconds".to_owned(), json!(t));
+        figures.insert("next_put_p50_in_t".to_owned(), json!(ratio(at(taken.len() / 2))));
+        figures.insert("next_put_max_in_t".to_owned(), json!(ratio(at(usize::MAX))));
+        figures
+    }
+}
