@@ -260,6 +260,7 @@ impl Driver {
 
 fn log(report: &Report) {
     match report {
+        Report::Left(host) => tracing::info!(%host, "left the mesh"),
         Report::Joined => tracing::info!("this host is a member now"),
         Report::Epoch(round) => tracing::debug!(%round, "epoch"),
         Report::Refused(refused) => tracing::warn!(

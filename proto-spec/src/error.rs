@@ -151,6 +151,8 @@ pub enum Check {
     Expired,
     /// The credential has another version than the one that was to be replaced.
     Version,
+    /// What cannot be undone would leave too few: shares of a credential, or hosts of the mesh.
+    Floor,
 }
 
 impl Check {
@@ -200,6 +202,7 @@ impl Check {
             Self::Behind => "behind",
             Self::Expired => "expired",
             Self::Version => "version",
+            Self::Floor => "floor",
         }
     }
 
@@ -267,6 +270,10 @@ impl Check {
             Self::Locked => "the host waits for its peers to unlock it; try again in a few seconds",
             Self::Behind => "the host catches up with the records; try again in a few seconds",
             Self::Expired => "the put took longer than ten epochs, and its holders made room; put again",
+            Self::Floor => {
+                "the mesh needs three hosts, and each credential one holder more than read it: put what this host holds anew, \
+                 or enrol another host first"
+            }
             Self::Version => "somebody put another version meanwhile; look with `vouchsafe show` and decide again",
         }
     }

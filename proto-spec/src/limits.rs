@@ -148,6 +148,11 @@ pub const SEATS_MS: u64 = 500;
 /// Epochs after which the seat of an absent host is given to another: ten minutes of 10 s, longer than a slow host's
 /// catch-up.
 pub const ABSENT_EPOCHS: u64 = 60;
+/// Epochs after which the mesh key is dealt anew to the same seats: a day of 10 s. Who learned a share in that time
+/// knows nothing of the next.
+pub const REDEAL_EPOCHS: u64 = 8_640;
+/// The same in a mesh that is marked testnet, so that it is seen to happen.
+pub const TESTNET_REDEAL_EPOCHS: u64 = 90;
 /// A learner votes once it lacks no more entries than these.
 pub const SEAT_NEAR: u64 = 64;
 /// A dealing of the mesh key that has not ended by then is begun anew.

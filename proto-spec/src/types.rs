@@ -239,6 +239,8 @@ pub enum Purpose {
     Head,
     /// A key hands a credential over to another.
     Succession,
+    /// A member says that it leaves.
+    Leaving,
     /// Digest of a payload's pieces.
     Payload,
     /// Key of a payload.
@@ -305,6 +307,7 @@ impl Purpose {
             Self::Credential => "credential",
             Self::Head => "head",
             Self::Succession => "succession",
+            Self::Leaving => "leaving",
             Self::Payload => "payload",
             Self::PayloadKey => "payload-key",
             Self::Deal => "deal",

@@ -438,13 +438,22 @@ impl Run {
     /// In peace the committee has all its seats, each holds a share of the mesh key, and the key is the first one.
     fn committee_is_whole(&mut self) {
         let running = self.world.machines.iter().find_map(|machine| machine.running.as_ref());
-        let Some(committee) = running.and_then(|running| running.host.records().committee()) else { return };
+        let committee = running.and_then(|running| running.host.records().committee().cloned());
+        let Some(committee) = committee else { return };
         let (voters, wanted) = (committee.voters(), wanted(self.hosts));
         if voters.len() != wanted || committee.key.holders != voters {
             let (seats, holders) = (committee.seats.len(), committee.key.holders.len());
             self.not_live.push(format!("{seats} seats and {holders} shares of the mesh key, and not {wanted}"));
         }
         let key = *committee.key.mesh_key().public();
+        // Older shares are erased: whoever finds a disk finds nothing that signs.
+        let current = committee.key.key_epoch.to_be_bytes();
+        for machine in &self.world.machines {
+            let old = machine.disk.saved().keys.iter().filter(|(key, _)| key.get(..8) != Some(&current)).count();
+            if old > 0 {
+                self.world.checkers.broken(format!("{} has {old} old shares of the mesh key at rest", machine.name));
+            }
+        }
         if self.pins.as_ref().and_then(|pins| pins.key).is_some_and(|pinned| pinned != key) {
             self.world.checkers.broken("P4: the mesh key changed".to_owned());
         }

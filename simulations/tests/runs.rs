@@ -72,11 +72,13 @@ fn some_order_explains_what_every_client_was_told() {
 #[test]
 #[allow(clippy::expect_used, reason = "a scenario that is not there is a failed test")]
 fn no_order_explains_a_history_with_an_acknowledged_write_that_was_lost() {
-    let slow_disks =
-        Scenario { flush_ms: [300, 3_000], ..Scenario::named("registers").expect("a scenario of this name") };
+    let registers = Scenario::named("registers").expect("a scenario of this name");
+    // Disks that lose the last two seconds, in order, and so many operations that somebody was told of what is lost.
+    let slow_disks = Scenario { flush_ms: [2_000, 2_000], registers: 10, operations: 300, ..registers };
     let is_told = |seed| {
         let findings = run("registers", &slow_disks, 7, seed, true).findings;
         findings.iter().any(|finding| finding.contains("is not linearizable"))
     };
-    assert!((1..=20).any(is_told), "no seed shows a history that nothing explains");
+    let told = (1..=10).filter(|seed| is_told(*seed)).count();
+    assert!(told >= 3, "{told} of 10 seeds show a history that nothing explains");
 }

@@ -183,6 +183,8 @@ pub fn status_json(status: &StatusReply) -> Value {
         "committee": status.committee,
         "key_shares": status.key.map(|key| json!({ "needed": key.needed, "of": key.holders })),
         "key_epoch": status.key.map(|key| key.key_epoch),
+        "leaving": status.leaving,
+        "left": status.left,
         "unlocked": status.unlocked,
         "header_epoch": status.header.map(|round| round.0),
         "epoch": status.round.map(|round| round.0),

@@ -1,5 +1,5 @@
-//! The daemon's side of the local socket. A group bit on the socket lets people ask; founding and joining are for root
-//! and the daemon's own user.
+//! The daemon's side of the local socket. A group bit on the socket lets people ask; founding, joining and leaving are for
+//! root and the daemon's own user.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -86,6 +86,7 @@ pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<Loca
         .route("/v1/evidence", get(evidence))
         .route("/v1/found", post(found))
         .route("/v1/join", post(join))
+        .route("/v1/leave", post(leave))
         .route("/v1/puts/begin", post(put_begin))
         .route("/v1/puts/entrust", post(entrust))
         .route("/v1/puts/store", post(put_store))
@@ -330,7 +331,7 @@ fn admin(peer: Peer) -> Result<(), Refusal> {
     if peer.uid.is_some_and(|uid| uid == 0 || uid == own) {
         return Ok(());
     }
-    let message = "founding and joining are for root and the daemon's own user".to_owned();
+    let message = "founding, joining and leaving are for root and the daemon's own user".to_owned();
     Err(error(StatusCode::FORBIDDEN, &ErrorBody::plain("refused", message, Some("run it with sudo"))))
 }
 
@@ -360,6 +361,14 @@ async fn join(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, Js
     admin(peer)?;
     let command = LocalCommand::Join { ticket: ticket_of(&body.ticket)?, address: body.address.map(Address) };
     joined(door.ask(command).await?)
+}
+
+async fn leave(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer {
+    admin(peer)?;
+    match door.ask(LocalCommand::Leave).await? {
+        LocalReply::Leaving => ok(json!({ "format": FORMAT, "leaving": true })),
+        _ => Err(odd()),
+    }
 }
 
 fn joined(reply: LocalReply) -> Answer {

@@ -8,6 +8,7 @@ mod hosts;
 mod init;
 mod invite;
 mod join;
+mod leave;
 mod ls;
 mod owner;
 mod put;
@@ -63,6 +64,8 @@ enum Command {
     Invite(invite::Invite),
     /// Join a mesh with a ticket.
     Join(join::Join),
+    /// Leave the mesh.
+    Leave(leave::Leave),
     /// Run the daemon.
     Daemon,
     /// Put a credential into the mesh.
@@ -161,6 +164,7 @@ fn run(arguments: Arguments) -> Outcome {
             Command::Init(command) => command.run(&context).await,
             Command::Invite(command) => command.run(&context).await,
             Command::Join(command) => command.run(&context).await,
+            Command::Leave(command) => command.run(&context).await,
             Command::Put(command) => command.run(&context).await,
             Command::Get(command) => command.run(&context).await,
             Command::Rm(command) => command.run(&context).await,

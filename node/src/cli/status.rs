@@ -50,6 +50,12 @@ fn text(answer: &Value) -> String {
         shown(answer, "shares"),
         if yes("unlocked") { "unlocked by the mesh" } else { "locked: waits for its peers" },
     );
+    if yes("left") {
+        return "this host left its mesh: stop the daemon, its state may be removed\n".to_owned();
+    }
+    if yes("leaving") {
+        out.push_str("leaving   its seat and its share of the mesh key go to others\n");
+    }
     if yes("coordinates") {
         out.push_str("role      leads the committee\n");
     }

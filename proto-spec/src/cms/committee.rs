@@ -10,7 +10,7 @@ use crate::error::Check;
 use crate::limits::COMMITTEE_MAX;
 use crate::membership::MemberRecord;
 use crate::suite::{MeshKey, Suite};
-use crate::types::{BlsPublic, Digest, HostId, MeshId, Purpose, ShareIndex};
+use crate::types::{BlsPublic, Digest, HostId, MeshId, Purpose, Round, ShareIndex};
 use crate::wire;
 
 /// Seats of the first committee.
@@ -132,6 +132,8 @@ pub struct Committee {
     pub dealing: Option<Ceremony>,
     /// Dealings that were begun for the next key epoch.
     pub attempts: u64,
+    /// Round of the newest header when the key was dealt.
+    pub dealt: Round,
 }
 
 impl Committee {
@@ -140,7 +142,7 @@ impl Committee {
         let seats: Vec<Seat> =
             (1..).zip(&key.holders).map(|(id, host)| Seat { id, host: *host, votes: true }).collect();
         let next_id = seats.last().map_or(1, |seat| seat.id + 1);
-        Self { seats, next_id, key, dealing: None, attempts: 0 }
+        Self { seats, next_id, key, dealing: None, attempts: 0, dealt: Round(0) }
     }
 
     /// Hosts that vote, in the order of their identities: who is to hold the shares of the mesh key.
@@ -157,16 +159,21 @@ impl Committee {
         Ceremony { key_epoch, attempt, t, dealers: self.key.holders.clone(), receivers }
     }
 
-    /// Takes a step, where it is the next one. Whether a host may sit at all is for the records to say.
+    /// Takes a step in the epoch of this round, where it is the next one. Whether a host may sit at all is for the records
+    /// to say.
     ///
     /// # Errors
     /// [`Check::Record`] or [`Check::Deal`] where it is not.
-    pub fn take(&mut self, suite: &dyn Suite, mesh: &MeshId, step: &Step) -> Result<(), Check> {
+    pub fn take(&mut self, suite: &dyn Suite, mesh: &MeshId, round: Round, step: &Step) -> Result<(), Check> {
         match step {
             Step::Seat { host, id } => self.seat(*host, *id),
             Step::Promote { id } => self.promote(*id),
             Step::Redeal(ceremony) => self.redeal(ceremony),
-            Step::Activate { ceremony, dealt } => self.activate(suite, mesh, ceremony, dealt),
+            Step::Activate { ceremony, dealt } => {
+                self.activate(suite, mesh, ceremony, dealt)?;
+                self.dealt = round;
+                Ok(())
+            }
             Step::Abort { ceremony } => {
                 self.of_dealing(mesh, ceremony)?;
                 self.dealing = None;
@@ -343,7 +350,7 @@ mod tests {
     }
 
     fn take(committee: &mut Committee, step: &Step) -> Result<(), Check> {
-        committee.take(&Fake, &MESH, step)
+        committee.take(&Fake, &MESH, Round(1), step)
     }
 
     /// What the first two of the old holders deal for a ceremony.

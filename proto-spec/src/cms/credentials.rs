@@ -181,6 +181,11 @@ impl Credentials {
         self.recorded.iter()
     }
 
+    /// Groups of credentials that are there.
+    pub(super) fn groups_in_use(&self) -> impl Iterator<Item = GroupId> {
+        self.recorded.values().filter(|credential| credential.is_there()).map(|credential| credential.group)
+    }
+
     /// For each group the root over its heads.
     pub(super) fn head_roots(&self) -> BTreeMap<GroupId, Digest> {
         let mut heads: BTreeMap<GroupId, Vec<Digest>> = BTreeMap::new();

@@ -4,5 +4,6 @@ pub mod committee;
 pub mod credentials;
 pub mod election;
 mod log;
+pub mod members;
 pub mod records;
 pub mod service;

@@ -1,13 +1,14 @@
 //! The replicated state: `apply(command) → effects`, the same everywhere. Nothing here asks a clock, a generator or
 //! another host; a command that does not fit changes nothing but the index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::committee::{Committee, FOUNDERS, FOUNDERS_T, KeySetup, Step, seats_are_spread};
 use super::credentials::{Credential, Credentials, Value};
 use super::election::{LogEntry, SeatChange};
+use super::members::Members;
 use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::placement::{self, Candidate, spread_holds};
@@ -15,14 +16,14 @@ use crate::credential::split::commitments_digest;
 use crate::error::Check;
 use crate::genesis::{GenesisVerified, PROTOCOL_VERSION, SignedGenesis};
 use crate::header::Header;
-use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX, MEMBERS_MAX};
+use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX};
 use crate::membership::{Admission, Member, MemberRecord, Role};
 use crate::suite::{MeshKey, Suite};
 use crate::ticket::Pins;
 use crate::tree;
 use crate::types::{
     BlsSignature, Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, MeshId, Purpose,
-    Round, ShareIndex, Terms, TicketSerial, TransportKey, sha256,
+    Round, ShareIndex, Terms, TransportKey, sha256,
 };
 use crate::wire;
 
@@ -97,6 +98,18 @@ pub enum Command {
         /// The head.
         head: SignedHead,
     },
+    /// A member says that it leaves.
+    Leaving {
+        /// The member.
+        host: HostId,
+        /// Signature of its transport key.
+        signature: Ed25519Signature,
+    },
+    /// A member that said so has given up its seat and is gone.
+    Leave {
+        /// The member.
+        host: HostId,
+    },
 }
 
 impl Command {
@@ -151,6 +164,10 @@ pub enum Effect {
     HeaderClosed(Box<Header>),
     /// Seats or shares of the mesh key changed.
     CommitteeChanged,
+    /// A member is about to leave.
+    Leaving(HostId),
+    /// A member left.
+    Left(HostId),
     /// Nothing: a leader began its term.
     Nothing,
 }
@@ -169,11 +186,7 @@ pub struct Records {
     applied: u64,
     protocol_version: u16,
     founded: Option<Founded>,
-    members: BTreeMap<HostId, Member>,
-    by_transport: BTreeMap<TransportKey, HostId>,
-    names: BTreeMap<String, HostId>,
-    ek_hashes: BTreeMap<Digest, HostId>,
-    tickets: BTreeMap<TicketSerial, HostId>,
+    members: Members,
     groups: BTreeMap<GroupId, Group>,
     credentials: Credentials,
     /// The last few headers, the newest last.
@@ -232,6 +245,8 @@ impl Records {
                 self.put(suite, &head, Value { group, generation, commitments, flushed, round })
             }
             Command::Change { head } => self.change(suite, &head),
+            Command::Leaving { host, signature } => self.begin_leaving(suite, &host, &signature),
+            Command::Leave { host } => self.leave(&host),
             Command::Epoch { beacon } => self.close_header(suite, &beacon),
             Command::Committee(step) => self.change_committee(suite, &step),
         }
@@ -239,12 +254,13 @@ impl Records {
 
     fn change_committee(&mut self, suite: &dyn Suite, step: &Step) -> Result<Effect, Check> {
         let may_sit = match step {
-            Step::Seat { host, .. } => self.members.get(host).is_some_and(|m| m.record().role == Role::Host),
+            Step::Seat { host, .. } => self.members.staying_hosts().any(|record| record.host == *host),
             _ => true,
         };
+        let round = self.round();
         let founded = self.founded.as_mut().filter(|_| may_sit).ok_or(Check::Record)?;
         let mesh = *founded.genesis.mesh();
-        founded.committee.take(suite, &mesh, step)?;
+        founded.committee.take(suite, &mesh, round, step)?;
         Ok(Effect::CommitteeChanged)
     }
 
@@ -290,17 +306,46 @@ impl Records {
         let founded = self.founded.as_ref().ok_or(Check::Record)?;
         let mesh = *founded.genesis.mesh();
         let member = Member::check(suite, &mesh, &founded.mesh_key, admission).ok_or(Check::Record)?;
-        self.check_newcomer(member.record())?;
-        let record = member.record();
-        let host = record.host;
-        self.by_transport.insert(record.transport, host);
-        self.names.insert(record.name.clone(), host);
-        self.tickets.insert(record.ticket, host);
-        for hash in record.ek_hashes() {
-            self.ek_hashes.insert(hash, host);
+        self.members.admit(member).map(Effect::Admitted)
+    }
+
+    fn begin_leaving(
+        &mut self,
+        suite: &dyn Suite,
+        host: &HostId,
+        signature: &Ed25519Signature,
+    ) -> Result<Effect, Check> {
+        let mesh = *self.mesh().ok_or(Check::Record)?;
+        self.check_leaving(host)?;
+        self.members.begin_leaving(suite, &mesh, host, signature)?;
+        Ok(Effect::Leaving(*host))
+    }
+
+    /// Whether a host may leave at all: no group may be left with fewer than k + 1 holders that are there, and three
+    /// hosts must stay.
+    ///
+    /// # Errors
+    /// [`Check::Floor`].
+    pub fn check_leaving(&self, host: &HostId) -> Result<(), Check> {
+        let stays =
+            |other: &HostId| other != host && self.members.get(other).is_some() && !self.members.is_leaving(other);
+        let in_use: BTreeSet<GroupId> = self.credentials.groups_in_use().collect();
+        let falls = |group: &Group| {
+            let left = group.holders.iter().filter(|holder| stays(holder)).count();
+            group.holders.contains(host) && in_use.contains(&group.id) && left < usize::from(group.terms.k) + 1
+        };
+        let others = self.members.staying_hosts().filter(|record| record.host != *host).count();
+        let is_host = self.members.get(host).is_some_and(|member| member.record().role == Role::Host);
+        if is_host && (others < FOUNDERS || self.groups.values().any(falls)) { Err(Check::Floor) } else { Ok(()) }
+    }
+
+    fn leave(&mut self, host: &HostId) -> Result<Effect, Check> {
+        let founded = self.founded.as_ref().ok_or(Check::Record)?;
+        if founded.committee.seat_of(host).is_some() || founded.committee.key.index_of(host).is_some() {
+            return Err(Check::Record);
         }
-        self.members.insert(host, member);
-        Ok(Effect::Admitted(host))
+        self.members.leave(host)?;
+        Ok(Effect::Left(*host))
     }
 
     /// Closes the header of a round: what all records before this one say.
@@ -311,13 +356,7 @@ impl Records {
             return Err(Check::Record);
         }
         let founded = self.founded.as_ref().ok_or(Check::Record)?;
-        let members: Vec<Digest> = (0_u64..)
-            .zip(self.members.values())
-            .map(|(place, member)| {
-                let record = member.record().digest(founded.genesis.mesh());
-                Purpose::MemberLeaf.digest(&[&place.to_be_bytes(), &record.0, b"admitted"])
-            })
-            .collect();
+        let members = self.members.leaves(founded.genesis.mesh());
         let header = Header {
             round,
             member_root: tree::root(&members),
@@ -343,33 +382,6 @@ impl Records {
             Purpose::GroupLeaf.digest(&[&wire::encode(group), &root.0])
         };
         tree::root(&self.groups.values().map(leaf).collect::<Vec<_>>())
-    }
-
-    /// Whether a joiner's identity, name, keys and ticket are all new.
-    ///
-    /// # Errors
-    /// The first that is not.
-    pub fn check_newcomer(&self, record: &MemberRecord) -> Result<(), Check> {
-        if self.members.len() >= MEMBERS_MAX {
-            return Err(Check::Capacity);
-        }
-        if self.tickets.contains_key(&record.ticket) {
-            return Err(Check::TicketUsed);
-        }
-        if self.members.contains_key(&record.host) || record.ek_hashes().any(|ek| self.ek_hashes.contains_key(&ek)) {
-            return Err(Check::EkKnown);
-        }
-        if self.names.contains_key(&record.name) {
-            return Err(Check::NameTaken);
-        }
-        if self.by_transport.contains_key(&record.transport) {
-            return Err(Check::Transport);
-        }
-        let known = |member: &Member| member.record().ak == record.ak || member.record().vote == record.vote;
-        if self.members.values().any(known) {
-            return Err(Check::AkAttributes);
-        }
-        Ok(())
     }
 
     fn activate(
@@ -403,7 +415,7 @@ impl Records {
         if self.groups.len() >= GROUPS_MAX {
             return Err(Check::Capacity);
         }
-        let hosts = self.members.values().map(Member::record).filter(|record| record.role == Role::Host);
+        let hosts = self.members.staying_hosts();
         let candidates: Vec<Candidate<'_>> = hosts
             .filter(|record| !absent.contains(&record.host))
             .map(|record| Candidate {
@@ -427,7 +439,10 @@ impl Records {
     fn put(&mut self, suite: &dyn Suite, head: &SignedHead, value: Value) -> Result<Effect, Check> {
         let mesh = *self.mesh().ok_or(Check::Record)?;
         let head = HeadVerified::check(suite, &mesh, head)?;
-        let of_group = self.groups.get(&value.group).ok_or(Check::Group)?;
+        // Whoever leaves is let go only because nothing new comes to it.
+        let stays = |host: &HostId| self.members.get(host).is_some() && !self.members.is_leaving(host);
+        let of_group = self.groups.get(&value.group).filter(|group| group.holders.iter().all(stays));
+        let of_group = of_group.ok_or(Check::Group)?;
         let round = self.round();
         self.credentials.put(head, of_group, value, round, self.applied + 1).map(Effect::HeadRecorded)
     }
@@ -491,6 +506,11 @@ impl Records {
             .map(|founded| Pins { mesh: *founded.genesis.mesh(), key: Some(*founded.mesh_key.public()) })
     }
 
+    /// Who is in, who is about to leave, who left.
+    pub fn roll(&self) -> &Members {
+        &self.members
+    }
+
     /// A member.
     pub fn member(&self, host: &HostId) -> Option<&Member> {
         self.members.get(host)
@@ -498,17 +518,12 @@ impl Records {
 
     /// The member with this transport key.
     pub fn member_by_transport(&self, key: &TransportKey) -> Option<&Member> {
-        self.members.get(self.by_transport.get(key)?)
+        self.members.by_transport(key)
     }
 
     /// All members, in the order of their identities.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
-    }
-
-    /// Whom a ticket let in.
-    pub fn admitted_by(&self, ticket: &TicketSerial) -> Option<&Member> {
-        self.members.get(self.tickets.get(ticket)?)
+        self.members.iter()
     }
 
     /// A group.

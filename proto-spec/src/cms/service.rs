@@ -1,7 +1,7 @@
 //! What the coordinator does: admits, follows everybody's evidence, places groups, checks receipts, answers with maps.
 //! It decides; `Host` writes the records and sends the answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::credentials::{Credential, has_expired};
 use super::records::{Command, Group};
@@ -50,6 +50,8 @@ struct Open {
 pub struct State {
     open: BTreeMap<TransportKey, Open>,
     seen: BTreeMap<HostId, Sighting>,
+    /// Seats from which the leader hears nothing now: no new share goes there.
+    pub(crate) silent: BTreeSet<HostId>,
 }
 
 /// Answer to a joiner's first message.
@@ -99,7 +101,7 @@ impl State {
         }
         // Whoever was let in is told so, also when its ticket is past meanwhile.
         let serial = hello.ticket.ticket().ok_or(Check::TicketSignature)?.serial;
-        let admitted = view.records.admitted_by(&serial).map(Member::record);
+        let admitted = view.records.roll().admitted_by(&serial).map(Member::record);
         if admitted.is_some_and(|record| record.transport == *from && record.ak == hello.keys.ak) {
             return Ok(Greeting::AlreadyIn);
         }
@@ -108,7 +110,7 @@ impl State {
             return Err(Check::TicketUsed);
         }
         let candidate = Candidate::check(view.suite, genesis, &ticket, &hello.keys, view.now.wall_ms)?;
-        view.records.check_newcomer(candidate.record())?;
+        view.records.roll().check_newcomer(candidate.record())?;
         // One enrolment per ticket: whoever has one ticket cannot keep the holders of others out.
         let serial = candidate.record().ticket;
         self.open.retain(|key, open| {
@@ -140,7 +142,7 @@ impl State {
         }
         let bound = open.challenge.record().digest(view.mesh);
         let record = open.challenge.check_answer(view.suite, view.mesh, &bound, quote)?;
-        view.records.check_newcomer(&record)?;
+        view.records.roll().check_newcomer(&record)?;
         Ok(record)
     }
 
@@ -215,7 +217,7 @@ impl State {
     }
 
     fn epochs_of(&self, view: View<'_>, holders: &[Holder], coordinator: &Holder) -> Vec<SignedBeacon> {
-        let rounds: std::collections::BTreeSet<_> =
+        let rounds: BTreeSet<_> =
             holders.iter().chain([coordinator]).map(|holder| holder.evidence.evidence.round).collect();
         let epoch = |round| view.epochs.current_at(view.calendar, view.now, round);
         rounds.into_iter().filter_map(epoch).map(|epoch| epoch.signed().clone()).collect()
@@ -246,7 +248,9 @@ impl State {
 
     /// Whether shares may be dealt to a host now: it stands, and its peers have unlocked it.
     pub fn may_hold(&self, view: View<'_>, host: &HostId) -> bool {
-        let is_lost = self.seen.get(host).is_some_and(|sighting| sighting.is_lost);
+        let is_lost = view.records.roll().is_leaving(host)
+            || self.silent.contains(host)
+            || self.seen.get(host).is_some_and(|sighting| sighting.is_lost);
         !is_lost && self.evidence(view, host).is_some_and(|signed| signed.evidence.share_receiving != HpkePublic::ZERO)
     }
 
@@ -319,7 +323,8 @@ impl State {
     fn map(&self, view: View<'_>, credential: &Credential) -> Result<ShardMap, Check> {
         let group = view.records.group(&credential.group).ok_or(Check::Group)?;
         let holder = |host: &HostId| {
-            let record = view.records.member(host)?.record();
+            let departed = || view.records.roll().departed(host);
+            let record = view.records.member(host).map(Member::record).or_else(departed)?;
             let address = self.seen.get(host).map(|sighting| sighting.address.clone()).unwrap_or_default();
             Some(MapHolder { host: *host, name: record.name.clone(), transport: record.transport, address })
         };

@@ -180,6 +180,8 @@ pub enum Report {
     BadDeal(HostId, Check),
     /// The shares of the mesh key changed: which dealing of it signs now.
     KeyDealt(u64),
+    /// A host left the mesh.
+    Left(HostId),
     /// Its peers unlocked this host.
     Unlocked,
     /// A record was refused by the state: it changed nothing.
@@ -209,6 +211,10 @@ pub struct StatusReply {
     pub forming: Option<u8>,
     /// Whether it is joining now.
     pub joining: bool,
+    /// Whether it is about to leave the mesh.
+    pub leaving: bool,
+    /// Whether it left the mesh.
+    pub left: bool,
     /// Whether its peers have unlocked it since its start.
     pub unlocked: bool,
     /// Round of the newest current header.
@@ -337,6 +343,8 @@ pub enum LocalReply {
         /// Holders that have not said yet that it binds them.
         missing: Vec<HostId>,
     },
+    /// It is recorded that this host leaves; the committee does the rest.
+    Leaving,
     /// A credential.
     Secret(SecretBytes),
     /// A beacon.

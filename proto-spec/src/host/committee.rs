@@ -1,6 +1,6 @@
 //! This host as a voter: drives Raft, writes what it must not forget, applies what is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::recording::Wanted;
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, Write};
@@ -9,8 +9,8 @@ use crate::cms::records::{Command, Effect};
 use crate::credential::head::HeadVerified;
 use crate::credential::split::PutOrder;
 use crate::error::{Check, Misbehaved};
-use crate::limits::{PROPOSALS_MAX, REQUESTS_OPEN_MAX, TICK_MS};
-use crate::types::{CredentialId, Now, RequestId, Time, TransportKey};
+use crate::limits::{ELECTION_TICKS, PROPOSALS_MAX, REQUESTS_OPEN_MAX, TICK_MS};
+use crate::types::{CredentialId, HostId, Now, RequestId, Time, TransportKey};
 use crate::wire::{self, Message, Shown};
 
 /// What follows when a proposal is applied.
@@ -21,6 +21,8 @@ pub(super) enum Then {
     Admitted(TransportKey, RequestId),
     /// The order gets its bundle.
     Bundle(TransportKey, Box<PutOrder>),
+    /// The leaving host is told.
+    Leaving(TransportKey, RequestId),
     /// The head is acknowledged.
     Recorded(TransportKey, RequestId, Box<HeadVerified>),
 }
@@ -47,8 +49,10 @@ pub(super) struct Seated {
     proposals: BTreeMap<u64, (u64, Then)>,
     questions: BTreeMap<u64, (Question, Option<u64>)>,
     next_question: u64,
-    /// The term in which this host told everybody that it leads.
-    announced: u64,
+    /// The term in which this host told everybody that it leads, and since when.
+    announced: (u64, Time),
+    /// When each seat was heard last.
+    heard: BTreeMap<u64, Time>,
 }
 
 /// The row of what a voter must not forget.
@@ -76,7 +80,8 @@ impl Seated {
             proposals: BTreeMap::new(),
             questions: BTreeMap::new(),
             next_question: 0,
-            announced: 0,
+            announced: (0, Time(0)),
+            heard: BTreeMap::new(),
         }
     }
 
@@ -111,7 +116,10 @@ impl Host {
         let Some(seated) = self.seated.as_mut().filter(|_| !self.disk_failed) else { return };
         let stepped = seat.ok_or(NotStepped::Seat).and_then(|seat| seated.election.step(seat, ballot));
         match stepped {
-            Ok(()) => self.drive(now, actions),
+            Ok(()) => {
+                seated.heard.insert(ballot.from, now.monotonic);
+                self.drive(now, actions);
+            }
             Err(NotStepped::Seat) => {} // seats change: it will hear of it
             Err(NotStepped::Nonsense) => {
                 actions.push(Action::Disconnect { peer: from, why: Misbehaved::Ballot });
@@ -136,6 +144,19 @@ impl Host {
             seated.election.persisted(number);
             self.drive(now, actions);
         }
+    }
+
+    /// As the leader: seats that have said nothing for as long as an election takes, or since this host leads. They may
+    /// be cut off, and nothing else says so as soon.
+    pub(super) fn silent_seats(&self, now: Now) -> BTreeSet<HostId> {
+        let Some((seated, committee)) = self.seated.as_ref().zip(self.ground.records.committee()) else {
+            return BTreeSet::new();
+        };
+        let patience = TICK_MS * u64::try_from(ELECTION_TICKS).unwrap_or(u64::MAX);
+        let since = seated.announced.1.max(Time(now.monotonic.0.saturating_sub(patience)));
+        let is_silent = |id: &u64| seated.heard.get(id).is_none_or(|heard| *heard < since);
+        let others = committee.seats.iter().filter(|seat| seat.host != self.own.host);
+        others.filter(|seat| is_silent(&seat.id)).map(|seat| seat.host).collect()
     }
 
     /// Proposes a command as the leader. What follows is done once it is applied.
@@ -274,6 +295,7 @@ impl Host {
             Then::Nothing => {}
             Then::Admitted(joiner, request) => self.tell_admitted(joiner, request, outcome.map(|_| ()), actions),
             Then::Bundle(to, order) => self.answer_order(now, to, &order, outcome.err(), actions),
+            Then::Leaving(to, request) => self.answer_record(to, request, outcome.map(|_| index), actions),
             Then::Recorded(to, request, head) => {
                 // Proposed twice, since its answer was slow: the first was recorded.
                 let known = self.ground.records.credentials().made_by(&head);
@@ -311,8 +333,8 @@ impl Host {
         let applied = self.ground.records.applied();
         let Some(seated) = &mut self.seated else { return };
         let term = seated.election.term();
-        if seated.election.leads(applied) && seated.announced < term {
-            seated.announced = term;
+        if seated.election.leads(applied) && seated.announced.0 < term {
+            seated.announced = (term, now.monotonic);
             self.leader = Some((term, self.own.transport));
             actions.push(Action::Report(Report::Leads(term)));
             self.begin_lead(now, actions);

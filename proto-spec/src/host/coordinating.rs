@@ -112,7 +112,7 @@ impl Host {
         if !self.leads() {
             return; // it asks the whole committee
         }
-        let admitted = self.ground.records.admitted_by(&record.ticket);
+        let admitted = self.ground.records.roll().admitted_by(&record.ticket);
         if admitted.is_some_and(|member| member.record() == record) {
             return self.send_joiner(Lane::Records, from, Message::EnrolAdmitted, actions);
         }
@@ -134,7 +134,7 @@ impl Host {
         if record.transport != *from {
             return Err(Check::Transport);
         }
-        records.check_newcomer(record)?;
+        records.roll().check_newcomer(record)?;
         // A stranger sends this: no more is checked than makes one signature.
         let (t, holders) = (usize::from(committee.key.t), committee.key.holders.len());
         let parts = parts.into_iter().filter(|(index, _)| (1..=holders).contains(&usize::from(index.0)));
@@ -182,23 +182,26 @@ impl Host {
         }
     }
 
-    /// As the leader: where may this order go? The answer names the head that the new one follows: only who leads still
-    /// knows it.
-    pub(super) fn on_put_begin(&mut self, now: Now, from: TransportKey, order: &PutOrder, actions: &mut Actions) {
-        let asked = match self.place(now, order) {
-            Ok(Placed::Bundle(_)) => self.ask_log(now, Question::Order(from, Box::new(order.clone())), actions),
+    /// As the leader: where may this order go? Only who leads still knows which head it follows, and whom it hears.
+    pub(super) fn place_order(&mut self, now: Now, from: TransportKey, order: PutOrder, actions: &mut Actions) {
+        let request = order.request;
+        let refused = match self.place(now, &order) {
+            Ok(Placed::Bundle(bundle)) => {
+                return self.send(Lane::Records, from, Message::PutBundle { request, bundle }, actions);
+            }
             Ok(Placed::New(new)) => {
                 let command = Command::Group { group: new.group, beacon: new.beacon, absent: new.absent };
-                self.propose(now, &command, Then::Bundle(from, Box::new(order.clone())), actions)
+                self.propose(now, &command, Then::Bundle(from, Box::new(order)), actions)
             }
             Err(check) => Err(check),
         };
-        if let Err(check) = asked {
-            self.refuse(Lane::Direct, from, order.request, check, Subject::Request, actions);
+        if let Err(check) = refused {
+            self.refuse(Lane::Direct, from, request, check, Subject::Request, actions);
         }
     }
 
-    fn place(&self, now: Now, order: &PutOrder) -> Result<Placed, Check> {
+    fn place(&mut self, now: Now, order: &PutOrder) -> Result<Placed, Check> {
+        self.coordinator.silent = self.silent_seats(now);
         let view = self.view(now).filter(|_| self.leads()).ok_or(Check::NotLeader)?;
         view.follows_header()?;
         self.coordinator.place(view, &self.own.host, order)
@@ -313,7 +316,7 @@ impl Host {
                 self.answer_with_map(from, request, map, Subject::Credential(id), actions);
             }
             Question::Head(from, request, id) => self.answer_head(from, request, &id, actions),
-            Question::Order(from, order) => self.answer_order(now, from, &order, None, actions),
+            Question::Order(from, order) => self.place_order(now, from, *order, actions),
             Question::Record(from, wanted) => self.record_or_refuse(now, from, &wanted, actions),
         }
     }

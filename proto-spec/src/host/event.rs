@@ -152,6 +152,8 @@ pub enum LocalCommand {
     Newest(CredentialId),
     /// Record a head that changes nothing of the value.
     Change(SignedHead),
+    /// Leave the mesh.
+    Leave,
     /// Read a credential.
     Get(CredentialId),
     /// The beacon of a round, or the newest.

@@ -126,7 +126,8 @@ impl Host {
                 }
             }
             Effect::GroupActive(group) => self.tell_holders(now, group, actions),
-            Effect::Nothing => {}
+            Effect::Nothing | Effect::Leaving(_) => {}
+            Effect::Left(host) => actions.push(Action::Report(Report::Left(*host))),
             Effect::CommitteeChanged => self.committee_changed(now, actions),
             Effect::HeadRecorded(id) => {
                 actions.push(Action::Report(Report::Recorded(*id)));

@@ -44,6 +44,7 @@ impl Host {
                 return self.put_store(now, id, package, signature, wait, actions);
             }
             LocalCommand::Change(head) => return self.change(now, id, &head, actions),
+            LocalCommand::Leave => return self.begin_leaving(now, id, actions),
             LocalCommand::Get(credential) => return self.get(now, id, credential, actions),
             LocalCommand::Newest(credential) => {
                 let request = RequestId(self.generator.bytes());
@@ -122,6 +123,8 @@ impl Host {
             }),
             forming: self.forming.as_ref().map(|forming| forming.known),
             joining: self.joining.is_some(),
+            leaving: records.roll().is_leaving(&self.own.host),
+            left: records.roll().departed(&self.own.host).is_some(),
             unlocked: self.own.unlocked.is_some(),
             header: now.and_then(|now| Some(self.view(now)?.header?.header().round)),
             round,

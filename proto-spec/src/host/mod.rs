@@ -12,6 +12,7 @@ mod forming;
 mod holding;
 mod joining;
 mod lanes;
+mod leaving;
 mod local;
 mod own;
 mod putting;

@@ -166,7 +166,8 @@ impl Host {
 
     pub(super) fn on_recorded(&mut self, now: Now, request: RequestId, record: u64, actions: &mut Actions) {
         let Some((putting, id)) = self.puts.remove(&request) else {
-            return self.on_change_recorded(now, request, record, actions);
+            self.on_change_recorded(now, request, record, actions);
+            return self.answered(&request, LocalReply::Leaving, actions);
         };
         let k = usize::from(putting.head.head().terms.k);
         let reply = LocalReply::Stored {

@@ -74,6 +74,11 @@ impl Host {
                 self.refuse(Lane::Direct, from, request, Check::Membership, Subject::Request, actions);
             }
             (None, _) if self.ground.records.members().next().is_none() => {} // this host knows nobody yet
+            // Whoever left may learn so.
+            (None, Message::RecordsPull { after }) if self.ground.records.roll().has_departed(&from) => {
+                self.on_pull(now, from, after, actions);
+            }
+            (None, _) if self.ground.records.roll().has_departed(&from) => {}
             // Whoever leads knows every member; a host that only follows may be a record behind.
             (None, _) if !self.leads() => {}
             (None, _) => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotMember }),
@@ -96,13 +101,18 @@ impl Host {
             Message::UnlockPart { number, round, key_epoch, index, sealed } => {
                 self.on_unlock_part(now, &host, (number, round), (key_epoch, index), &sealed, actions);
             }
-            Message::PutBegin(order) => self.on_put_begin(now, from, &order, actions),
+            Message::PutBegin(order) => {
+                self.ask_log_for(now, from, order.request, Question::Order(from, Box::new(order)), actions);
+            }
             Message::Entrust(entrusting) => self.on_entrust(now, from, &entrusting, actions),
             Message::PutRecord { request, head, receipts } => {
                 self.on_record_request(now, from, Wanted { request, head, receipts: Some(receipts) }, actions);
             }
             Message::ChangeRecord { request, head } => {
                 self.on_record_request(now, from, Wanted { request, head, receipts: None }, actions);
+            }
+            Message::LeaveRequest { request, signature } => {
+                self.on_leave_request(now, from, host, (request, signature), actions);
             }
             Message::BoundAsk { request, record } => self.on_bound_ask(now, from, request, record, actions),
             Message::Bound { request, record } => self.on_bound(host, request, record, actions),

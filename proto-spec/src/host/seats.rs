@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use super::committee::Then;
 use super::{Actions, Host};
-use crate::cms::committee::{FOUNDERS, Seat, Step, next_seat, wanted};
+use crate::cms::committee::{Committee, FOUNDERS, Seat, Step, next_seat, wanted};
 use crate::cms::records::Command;
-use crate::limits::{ABSENT_EPOCHS, SEAT_NEAR, SEATS_MS};
-use crate::membership::{Member, MemberRecord, Role};
+use crate::limits::{ABSENT_EPOCHS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_REDEAL_EPOCHS};
+use crate::membership::{Member, MemberRecord};
 use crate::types::{HostId, Now, Time};
+use crate::view::View;
 
 /// What a leader watches.
 #[derive(Default)]
@@ -32,6 +33,9 @@ impl Host {
         }
         self.watch.look_at = Some(now.monotonic.plus(SEATS_MS));
         self.note_absent(now);
+        self.coordinator.silent = self.silent_seats(now);
+        self.hand_lead_on(now);
+        self.let_go(now, actions);
         if let Some(step) = self.next_step(now) {
             // Another step may be on its way: the records take one of them.
             let _not_leading = self.propose(now, &Command::Committee(step), Then::Nothing, actions);
@@ -67,22 +71,66 @@ impl Host {
         if let Some(learner) = committee.seats.iter().find(|seat| !seat.votes) {
             return self.step_of_learner(now, learner);
         }
-        let is_leaving = |host: &HostId| *host != self.own.host && self.is_long_gone(now, host);
-        let staying: Vec<HostId> = committee.voters().into_iter().filter(|host| !is_leaving(host)).collect();
-        let hosts = || view.records.members().map(Member::record).filter(|record| record.role == Role::Host);
-        let wanted = wanted(hosts().count());
-        if staying.len() < wanted {
-            let seated: Vec<&MemberRecord> = hosts().filter(|r| committee.seat_of(&r.host).is_some()).collect();
-            let standing = hosts().filter(|record| self.coordinator.may_hold(view, &record.host));
-            let next = next_seat(&seated, standing)?;
-            return Some(Step::Seat { host: next.host, id: committee.next_id });
+        let keep = self.keeping(now, view, committee);
+        if keep.len() < self.wanted_seats(view) {
+            let seated: Vec<&MemberRecord> = committee.seats.iter().filter_map(|seat| record_of(view, seat)).collect();
+            let standing = view.records.roll().staying_hosts();
+            let standing = standing.filter(|record| self.coordinator.may_hold(view, &record.host));
+            if let Some(next) = next_seat(&seated, standing) {
+                return Some(Step::Seat { host: next.host, id: committee.next_id });
+            }
         }
-        let all_stand = staying.iter().all(|host| self.coordinator.stands(view, host));
-        if staying != committee.key.holders && staying.len() >= FOUNDERS && all_stand {
-            return Some(Step::Redeal(committee.next_dealing(staying)));
+        let all_stand = keep.iter().all(|host| self.coordinator.stands(view, host));
+        let moves = keep != committee.key.holders && self.may_move(view, committee, &keep);
+        if (moves || is_old(view, committee)) && keep.len() >= FOUNDERS && all_stand {
+            return Some(Step::Redeal(committee.next_dealing(keep)));
         }
-        let gone = |seat: &&Seat| is_leaving(&seat.host) && committee.key.index_of(&seat.host).is_none();
+        let gone = |seat: &&Seat| !keep.contains(&seat.host) && committee.key.index_of(&seat.host).is_none();
         committee.seats.iter().find(gone).map(|seat| Step::Unseat { id: seat.id })
+    }
+
+    fn wanted_seats(&self, view: View<'_>) -> usize {
+        wanted(view.records.roll().staying_hosts().count())
+    }
+
+    /// Voters that are to stay, in the order of their identities: not who leaves, who is long gone, or is too many.
+    fn keeping(&self, now: Now, view: View<'_>, committee: &Committee) -> Vec<HostId> {
+        let is_long_gone = |host: &HostId| *host != self.own.host && self.is_long_gone(now, host);
+        let stays =
+            |seat: &&Seat| seat.votes && !view.records.roll().is_leaving(&seat.host) && !is_long_gone(&seat.host);
+        let mut keep: Vec<HostId> = committee.seats.iter().filter(stays).map(|seat| seat.host).collect();
+        // The newest seats go first: ids are given in order.
+        while keep.len() > self.wanted_seats(view)
+            && let Some(last) = keep.iter().rposition(|host| *host != self.own.host)
+        {
+            keep.remove(last);
+        }
+        keep.sort_unstable();
+        keep
+    }
+
+    /// The key moves once every seat that is wanted is taken, or where nobody else can take one and somebody leaves: a
+    /// share does not move twice for one change.
+    fn may_move(&self, view: View<'_>, committee: &Committee, keep: &[HostId]) -> bool {
+        let leaves = |host: &HostId| view.records.roll().is_leaving(host);
+        keep.len() >= self.wanted_seats(view) || committee.key.holders.iter().any(leaves)
+    }
+
+    /// A leader that leaves hands the lead on: it cannot take its own seat away.
+    fn hand_lead_on(&mut self, now: Now) {
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
+        if !view.records.roll().is_leaving(&self.own.host) {
+            return;
+        }
+        let Some(committee) = view.records.committee() else { return };
+        let stands = |seat: &&Seat| {
+            let leaves = seat.host == self.own.host || view.records.roll().is_leaving(&seat.host);
+            seat.votes && !leaves && self.coordinator.stands(view, &seat.host)
+        };
+        let next = committee.seats.iter().find(stands).map(|seat| seat.id);
+        if let (Some(seated), Some(next)) = (&mut self.seated, next) {
+            seated.election.transfer(next);
+        }
     }
 
     /// A learner votes once it has the log nearly to its end; one that went away is let go.
@@ -109,4 +157,15 @@ impl Host {
         let seat = self.ground.records.committee()?.seat_of(&self.own.host)?;
         self.seated.is_none().then_some(seat.id)
     }
+}
+
+fn record_of<'a>(view: View<'a>, seat: &Seat) -> Option<&'a MemberRecord> {
+    view.records.member(&seat.host).map(Member::record)
+}
+
+/// Whether the shares of the mesh key are due to be dealt anew, though nobody comes or goes.
+fn is_old(view: View<'_>, committee: &Committee) -> bool {
+    let is_testnet = view.records.genesis().is_some_and(|genesis| genesis.genesis().testnet);
+    let after = if is_testnet { TESTNET_REDEAL_EPOCHS } else { REDEAL_EPOCHS };
+    view.records.round().0 > committee.dealt.0.saturating_add(after)
 }

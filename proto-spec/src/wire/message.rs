@@ -525,6 +525,13 @@ pub enum Message {
         /// Index of its record.
         record: u64,
     },
+    /// Host → leader: this host leaves.
+    LeaveRequest {
+        /// The request.
+        request: RequestId,
+        /// Signature of its transport key.
+        signature: Ed25519Signature,
+    },
 }
 
 impl Message {
@@ -598,6 +605,7 @@ impl Message {
             Self::Bound { .. } => "bound",
             Self::HeadRequest { .. } => "head-request",
             Self::HeadReply { .. } => "head-reply",
+            Self::LeaveRequest { .. } => "leave-request",
             Self::Refusal { .. } => "refusal",
         }
     }

@@ -33,8 +33,12 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
         let other = other_host(stage, &leader)?;
         let name = format!("granted/{round}");
         // Every host holds a share, any two are enough: the side that is cut off has two.
-        let stored = stage.mesh.put(stage.mesh.machine(&leader)?, &name, &["-k", "2", "-n", "5"], b"granted")?;
-        stored.ok("put")?;
+        let through = stage.mesh.machine(&leader)?;
+        let since = Instant::now();
+        // Of those that were cut off in the last round some may not have shown evidence to the leader yet.
+        while stage.mesh.put(through, &name, &["-k", "2", "-n", "5"], b"granted")?.code != 0 {
+            must(since.elapsed() < SETTLE, format!("{name} is not stored with all hosts there"))?;
+        }
         stage.expect(&name, b"granted")?;
         let pause = Duration::from_millis(u64::try_from(400 + stage.below(1_200)).unwrap_or(1_000));
         let watched = cut_off(&stage.mesh, &mut told, round, &leader, &other, &name, pause)?;

@@ -1,0 +1,172 @@
+//! The part of the replicated state that speaks of members: who is in, who is about to leave, who left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::Check;
+use crate::limits::MEMBERS_MAX;
+use crate::membership::{Member, MemberRecord, Role};
+use crate::suite::Suite;
+use crate::types::{Digest, Ed25519Signature, HostId, MeshId, Purpose, TicketSerial, TransportKey};
+
+/// All members.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    all: BTreeMap<HostId, Member>,
+    by_transport: BTreeMap<TransportKey, HostId>,
+    names: BTreeMap<String, HostId>,
+    ek_hashes: BTreeMap<Digest, HostId>,
+    tickets: BTreeMap<TicketSerial, HostId>,
+    /// Members that said that they leave: no share and no seat goes to them any more.
+    leaving: BTreeSet<HostId>,
+    /// Hosts that left and may be named as holders still.
+    departed: BTreeMap<HostId, MemberRecord>,
+}
+
+/// What a host signs that leaves: nobody else can send it away.
+pub fn leaving_bytes(mesh: &MeshId, record: &MemberRecord) -> Vec<u8> {
+    Purpose::Leaving.signed_bytes(mesh, &record.digest(mesh).0)
+}
+
+impl Members {
+    /// Lets a newcomer in.
+    ///
+    /// # Errors
+    /// The check that rules it out.
+    pub(super) fn admit(&mut self, member: Member) -> Result<HostId, Check> {
+        let record = member.record();
+        self.check_newcomer(record)?;
+        let host = record.host;
+        self.by_transport.insert(record.transport, host);
+        self.names.insert(record.name.clone(), host);
+        self.tickets.insert(record.ticket, host);
+        for hash in record.ek_hashes() {
+            self.ek_hashes.insert(hash, host);
+        }
+        self.departed.remove(&host);
+        self.all.insert(host, member);
+        Ok(host)
+    }
+
+    /// Whether a joiner's identity, name, keys and ticket are all new.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check_newcomer(&self, record: &MemberRecord) -> Result<(), Check> {
+        if self.all.len() >= MEMBERS_MAX {
+            return Err(Check::Capacity);
+        }
+        if self.tickets.contains_key(&record.ticket) {
+            return Err(Check::TicketUsed);
+        }
+        if self.all.contains_key(&record.host) || record.ek_hashes().any(|ek| self.ek_hashes.contains_key(&ek)) {
+            return Err(Check::EkKnown);
+        }
+        if self.names.contains_key(&record.name) {
+            return Err(Check::NameTaken);
+        }
+        if self.by_transport.contains_key(&record.transport) {
+            return Err(Check::Transport);
+        }
+        let known = |member: &Member| member.record().ak == record.ak || member.record().vote == record.vote;
+        if self.all.values().any(known) {
+            return Err(Check::AkAttributes);
+        }
+        Ok(())
+    }
+
+    /// A member says that it leaves.
+    ///
+    /// # Errors
+    /// [`Check::Membership`] where it is none or left before, [`Check::Transport`] where it was not its word.
+    pub(super) fn begin_leaving(
+        &mut self,
+        suite: &dyn Suite,
+        mesh: &MeshId,
+        host: &HostId,
+        signature: &Ed25519Signature,
+    ) -> Result<(), Check> {
+        let record = self.all.get(host).ok_or(Check::Membership)?.record();
+        if !suite.ed25519_holds(&record.transport, &leaving_bytes(mesh, record), signature) {
+            return Err(Check::Transport);
+        }
+        self.leaving.insert(*host);
+        Ok(())
+    }
+
+    /// A member that said so is gone. What else it must have given up before is for the records to say.
+    ///
+    /// # Errors
+    /// [`Check::Membership`] where it did not say so, [`Check::Capacity`] where too many are remembered.
+    pub(super) fn leave(&mut self, host: &HostId) -> Result<(), Check> {
+        if self.departed.len() >= MEMBERS_MAX {
+            return Err(Check::Capacity);
+        }
+        if !self.leaving.remove(host) {
+            return Err(Check::Membership);
+        }
+        let member = self.all.remove(host).ok_or(Check::Membership)?;
+        let record = member.record().clone();
+        self.by_transport.remove(&record.transport);
+        self.names.remove(&record.name);
+        for hash in record.ek_hashes() {
+            self.ek_hashes.remove(&hash);
+        }
+        self.departed.insert(*host, record);
+        Ok(())
+    }
+
+    /// Leaves of the header's tree, in the order of the identities.
+    pub(super) fn leaves(&self, mesh: &MeshId) -> Vec<Digest> {
+        let leaf = |(place, (host, member)): (u64, (&HostId, &Member))| {
+            let standing: &[u8] = if self.leaving.contains(host) { b"leaving" } else { b"admitted" };
+            Purpose::MemberLeaf.digest(&[&place.to_be_bytes(), &member.record().digest(mesh).0, standing])
+        };
+        (0_u64..).zip(&self.all).map(leaf).collect()
+    }
+
+    /// A member.
+    pub fn get(&self, host: &HostId) -> Option<&Member> {
+        self.all.get(host)
+    }
+
+    /// The member with this transport key.
+    pub fn by_transport(&self, key: &TransportKey) -> Option<&Member> {
+        self.all.get(self.by_transport.get(key)?)
+    }
+
+    /// All members, in the order of their identities.
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.all.values()
+    }
+
+    /// Hosts that stay: seats and shares go to them.
+    pub fn staying_hosts(&self) -> impl Iterator<Item = &MemberRecord> {
+        let hosts = self.all.values().map(Member::record).filter(|record| record.role == Role::Host);
+        hosts.filter(|record| !self.leaving.contains(&record.host))
+    }
+
+    /// Members that are about to leave.
+    pub fn leaving(&self) -> impl Iterator<Item = &HostId> {
+        self.leaving.iter()
+    }
+
+    /// Whether a member is about to leave.
+    pub fn is_leaving(&self, host: &HostId) -> bool {
+        self.leaving.contains(host)
+    }
+
+    /// The record of a host that left.
+    pub fn departed(&self, host: &HostId) -> Option<&MemberRecord> {
+        self.departed.get(host)
+    }
+
+    /// Whether this is the transport key of a host that left.
+    pub fn has_departed(&self, key: &TransportKey) -> bool {
+        self.departed.values().any(|record| record.transport == *key)
+    }
+
+    /// Whom a ticket let in.
+    pub fn admitted_by(&self, ticket: &TicketSerial) -> Option<&Member> {
+        self.all.get(self.tickets.get(ticket)?)
+    }
+}

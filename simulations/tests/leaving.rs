@@ -1,0 +1,86 @@
+//! Hosts that leave: seat, share and duties go to others first; nobody is sent away by others, and nothing is left with
+//! too few holders.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use spec::error::{Check, Failure};
+use spec::host::{LocalCommand, LocalReply, StatusReply};
+use spec::types::{Ed25519Signature, RequestId};
+use spec::wire::Message;
+use vouchsafe_sim::run::Run;
+use vouchsafe_sim::scenario::Scenario;
+
+const WAIT_MS: u64 = 100_000;
+
+fn mesh(hosts: usize) -> Run {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, hosts, 7);
+    assert!(run.enrol_all(&scenario));
+    run.settle(30_000);
+    run
+}
+
+fn status(run: &mut Run, machine: usize) -> StatusReply {
+    match run.ask(machine, LocalCommand::Status, WAIT_MS) {
+        Some(Ok(LocalReply::Status(status))) => *status,
+        other => panic!("no status: {other:?}"),
+    }
+}
+
+fn leader(run: &mut Run) -> Option<usize> {
+    (0..7).find(|machine| run.world.machines[*machine].running.is_some() && status(run, *machine).coordinates)
+}
+
+fn leave(run: &mut Run, machine: usize) -> Result<LocalReply, Failure> {
+    run.ask(machine, LocalCommand::Leave, WAIT_MS).expect("an answer")
+}
+
+#[test]
+fn seated_hosts_leave_one_after_the_other_the_leader_too_and_the_key_stays() {
+    let mut run = mesh(7);
+    let key = run.pins.as_ref().and_then(|pins| pins.key);
+    for _ in 0..4 {
+        let leader = leader(&mut run).expect("somebody leads");
+        let epoch = status(&mut run, leader).key.expect("a key").key_epoch;
+        assert!(matches!(leave(&mut run, leader), Ok(LocalReply::Leaving)));
+        run.settle(60_000);
+        let gone = status(&mut run, leader);
+        assert!(gone.left && !gone.leaving, "host {leader} left");
+        run.world.crash(leader);
+        let next = self::leader(&mut run).expect("another leads");
+        let next = status(&mut run, next);
+        assert!(next.key.expect("a key").key_epoch > epoch, "old shares sign no more");
+        assert_eq!(next.pins.and_then(|pins| pins.key), key);
+    }
+    // Three are left of seven: a mesh that small cannot spare another.
+    let last = (0..7).find(|machine| run.world.machines[*machine].running.is_some()).expect("somebody is left");
+    assert_eq!(status(&mut run, last).committee.len(), 3);
+    assert!(matches!(leave(&mut run, last), Err(Failure::Refused(refused)) if refused.check == Check::Floor));
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn a_host_whose_share_is_needed_does_not_leave_until_the_credential_is_gone() {
+    let mut run = mesh(5);
+    for gateway in 0..5 {
+        run.begin_put(gateway);
+        run.settle(10_000);
+    }
+    assert!(run.deposits.iter().all(|deposit| deposit.acknowledged));
+    let holder = (0..5).find(|machine| status(&mut run, *machine).shares > 0).expect("a holder");
+    let refused = leave(&mut run, holder);
+    assert!(matches!(&refused, Err(Failure::Refused(refused)) if refused.check == Check::Floor), "{refused:?}");
+}
+
+#[test]
+fn nobody_sends_another_away() {
+    let mut run = mesh(5);
+    let thief = run.world.machines[1].transport;
+    for machine in 0..5 {
+        let (request, signature) = (RequestId([9; 16]), Ed25519Signature([7; 64]));
+        run.world.inject(machine, thief, Message::LeaveRequest { request, signature });
+    }
+    run.settle(30_000);
+    assert!((0..5).all(|machine| !status(&mut run, machine).leaving));
+    assert_eq!(run.world.machines[0].running.as_ref().expect("it runs").host.records().members().count(), 7);
+}
