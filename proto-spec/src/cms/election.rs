@@ -383,6 +383,12 @@ impl Election {
         self.is_leader() && raft.raft_log.term(applied).is_ok_and(|term| term == raft.term)
     }
 
+    /// Index of the newest entry that is known to be committed. A leader whose disk is slow hears of it from the others'
+    /// acknowledgements before it may apply it.
+    pub fn committed(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
     /// The seat that leads, where it is known.
     pub fn leader(&self) -> Option<u64> {
         Some(self.raw.raft.leader_id).filter(|leader| *leader != 0)

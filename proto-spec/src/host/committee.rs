@@ -97,6 +97,12 @@ impl Host {
         !self.disk_failed && self.seated.as_ref().is_some_and(|seated| seated.election.leads(applied))
     }
 
+    /// Whether all that is known to be committed is applied here.
+    pub(super) fn has_applied_all(&self) -> bool {
+        let applied = self.ground.records.applied();
+        self.seated.as_ref().is_some_and(|seated| seated.election.committed() <= applied)
+    }
+
     /// Takes the seat that the records give it, from what is on disk.
     pub(super) fn take_seat(&mut self, now: Now, hard: Hard) {
         let Some(committee) = self.ground.records.committee() else { return };

@@ -79,8 +79,8 @@ impl Host {
                 self.on_pull(now, from, after, actions);
             }
             (None, _) if self.ground.records.roll().has_departed(&from) => {}
-            // Whoever leads knows every member; a host that only follows may be a record behind.
-            (None, _) if !self.leads() => {}
+            // Whoever leads and has applied all knows every member; everybody else may be a record behind.
+            (None, _) if !self.leads() || !self.has_applied_all() => {}
             (None, _) => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotMember }),
         }
     }

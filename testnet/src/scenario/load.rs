@@ -43,7 +43,7 @@ pub(super) struct Load {
 /// All that clients were told, over several loads.
 pub(super) struct Told {
     /// Terms of their puts, as arguments.
-    terms: &'static [&'static str],
+    pub(super) terms: &'static [&'static str],
     puts: Vec<Acknowledged>,
     gets: usize,
     /// Seconds from each fault to the end of the next acknowledged put that began after it.

@@ -2,6 +2,7 @@
 
 mod chips;
 mod failover;
+mod grow;
 mod keep;
 mod load;
 mod outside;
@@ -54,19 +55,22 @@ struct Scenario {
     /// Hosts, where nobody says how many.
     hosts: usize,
     cabling: Cabling,
+    /// Whether all machines are in the mesh when it begins.
+    enrolled: bool,
     script: Script,
 }
 
 const fn scenario(name: &'static str, hosts: usize, cabling: Cabling, script: Script) -> Scenario {
-    Scenario { name, hosts, cabling, script }
+    Scenario { name, hosts, cabling, enrolled: true, script }
 }
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     scenario("keep", 9, Cabling::Loopback, keep::play),
     scenario("restart", 5, Cabling::Loopback, restart::play),
     scenario("powercut", 5, Cabling::Loopback, powercut::play),
     scenario("failover", 7, Cabling::Loopback, failover::play),
     scenario("partition", 5, Cabling::Own, partition::play),
+    Scenario { enrolled: false, ..scenario("grow", 9, Cabling::Loopback, grow::play) },
     scenario("outside", 3, Cabling::Loopback, outside::play),
     scenario("chips", 3, Cabling::Loopback, chips::play),
 ];
@@ -123,9 +127,11 @@ fn play(
     let mut quiet = |_: &str| {};
     let hosts = options.hosts.unwrap_or(scenario.hosts);
     let mesh = Mesh::start(folder, plans(hosts, 5, 3), scenario.cabling, &mut quiet)?;
-    mesh.enrol_all(&mut quiet)?;
+    if scenario.enrolled {
+        mesh.enrol_all(&mut quiet)?;
+    }
     let mut stage = Stage { mesh, options, random: ChaCha20Rng::seed_from_u64(options.seed), since };
-    stage.tell("enrolled", &json!({ "members": stage.mesh.machines.len() }));
+    stage.tell("machines", &json!({ "run": stage.mesh.machines.len(), "enrolled": scenario.enrolled }));
     (scenario.script)(&mut stage)
 }
 
