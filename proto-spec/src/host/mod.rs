@@ -179,6 +179,8 @@ enum TpmUse {
 struct Asked {
     local: LocalId,
     deadline: Time,
+    /// Until then a refusal for want of evidence is not the last word: each epoch brings new evidence.
+    patient_until: Time,
     retry_at: Time,
     message: Message,
     /// An answer that speaks of a record that is not here yet.

@@ -5,7 +5,7 @@ use crate::cms::service::receipt_holds;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
-use crate::relay::{Next, Putting, SILENCE_MS, Stage, Wait};
+use crate::relay::{Next, Putting, RETRY_MS, SILENCE_MS, Stage, Wait};
 use crate::types::{HostId, Now, RequestId, TransportKey};
 use crate::wire::{Message, Package, PutReceipt};
 
@@ -22,8 +22,10 @@ impl Host {
             return Self::reply(id, Err(Failure::Membership(self.no_mesh())), actions);
         }
         self.send_to_leader(message.clone(), actions);
+        let epoch_ms = self.ground.calendar.map_or(0, |calendar| calendar.epoch_ms());
         let (deadline, retry_at) = (now.monotonic.plus(REQUEST_MS), now.monotonic.plus(SILENCE_MS));
-        self.asked.insert(request, Asked { local: id, deadline, retry_at, message, early: None });
+        let patient_until = now.monotonic.plus(epoch_ms).min(deadline);
+        self.asked.insert(request, Asked { local: id, deadline, patient_until, retry_at, message, early: None });
     }
 
     pub(super) fn open_requests(&self) -> usize {
@@ -207,11 +209,21 @@ impl Host {
             }
         } else if !is_coordinator || passes_soon(refused.check) {
             // Only the leader was asked; and who leads may have changed: the next one is asked.
+        } else if self.waits_for_evidence(now, request, refused.check) {
+            // It is asked again.
         } else if let Some(asked) = self.asked.remove(request) {
             let unknown = refused.check == Check::Unknown;
             let failure = if unknown { Failure::NotFound } else { Failure::Refused(refused) };
             Self::reply(asked.local, Err(failure), actions);
         }
+    }
+
+    /// Whether a refusal for want of evidence is waited out.
+    fn waits_for_evidence(&mut self, now: Now, request: &RequestId, check: Check) -> bool {
+        let asked = self.asked.get_mut(request).filter(|asked| now.monotonic < asked.patient_until);
+        let Some(asked) = asked.filter(|_| check == Check::EvidenceMissing) else { return false };
+        asked.retry_at = now.monotonic.plus(RETRY_MS);
+        true
     }
 
     pub(super) fn put_unreachable(&mut self, now: Now, to: &TransportKey, actions: &mut Actions) {

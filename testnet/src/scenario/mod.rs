@@ -9,6 +9,7 @@ mod outside;
 mod partition;
 mod powercut;
 mod restart;
+mod restart_one;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -64,9 +65,10 @@ const fn scenario(name: &'static str, hosts: usize, cabling: Cabling, script: Sc
     Scenario { name, hosts, cabling, enrolled: true, script }
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     scenario("keep", 9, Cabling::Loopback, keep::play),
     scenario("restart", 5, Cabling::Loopback, restart::play),
+    scenario("restart-one", 5, Cabling::Own, restart_one::play),
     scenario("powercut", 5, Cabling::Loopback, powercut::play),
     scenario("failover", 7, Cabling::Loopback, failover::play),
     scenario("partition", 5, Cabling::Own, partition::play),

@@ -86,7 +86,7 @@ fn one_host_alone(stage: &mut Stage<'_>, kept: &[(String, Vec<u8>)]) -> Result<f
 }
 
 /// The store of one host under the TPM of another.
-fn a_copied_store_opens_nowhere(stage: &mut Stage<'_>, from: &str) -> Result<(), TestnetError> {
+pub(super) fn a_copied_store_opens_nowhere(stage: &mut Stage<'_>, from: &str) -> Result<(), TestnetError> {
     let to = stage.mesh.reader()?.plan.name.clone();
     let folder = |name: &str| stage.mesh.folder.join(name).join("state");
     let (source, target) = (folder(from), folder(&to));
