@@ -38,11 +38,15 @@ fix: setup
 sim: build
 	target/debug/sim swarm crash --seeds $(SEEDS)
 	target/debug/sim swarm partition --seeds $(SEEDS)
+	target/debug/sim swarm registers --seeds $(SEEDS)
 
 testnet: build
 	target/debug/testnet run keep
 	target/debug/testnet run restart --rounds $(ROUNDS)
 	target/debug/testnet run powercut --rounds $(ROUNDS)
 	target/debug/testnet run failover --rounds $(ROUNDS)
+	target/debug/testnet run partition --rounds 5
+	target/debug/testnet run restart-one --rounds 5
+	target/debug/testnet run grow
 	target/debug/testnet run outside
 	target/debug/testnet run chips
