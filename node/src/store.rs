@@ -296,7 +296,16 @@ mod tests {
     }
 
     fn store(folder: &Path, byte: u8) -> Store {
-        let mut store = Store::open(folder).unwrap();
+        // The library lets go of its lock a moment after the last handle is dropped.
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let mut store = loop {
+            match Store::open(folder) {
+                Err(_) if std::time::Instant::now() < patience => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                opened => break opened.unwrap(),
+            }
+        };
         store.unlock(key(byte));
         store
     }

@@ -76,6 +76,8 @@ enum Wait {
 impl Put {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let signer = self.owner.signer()?;
+        // What is wrong with the order is said before anything is read or asked.
+        self.order(&signer)?;
         let payload = self.payload()?;
         let pins = pins(context).await?;
         let mut tries = 0;

@@ -2,6 +2,7 @@
 //! before it is parsed, nothing left over, and what is decoded must encode to the very same bytes.
 
 mod bounds;
+mod kind;
 mod message;
 
 use serde::Serialize;
