@@ -49,6 +49,7 @@ fn seated_hosts_leave_one_after_the_other_the_leader_too_and_the_key_stays() {
         run.world.crash(leader);
         let next = self::leader(&mut run).expect("another leads");
         let next = status(&mut run, next);
+        assert!(gone.records + 10 < next.records, "who left learns nothing that came after");
         assert!(next.key.expect("a key").key_epoch > epoch, "old shares sign no more");
         assert_eq!(next.pins.and_then(|pins| pins.key), key);
     }
@@ -57,6 +58,22 @@ fn seated_hosts_leave_one_after_the_other_the_leader_too_and_the_key_stays() {
     assert_eq!(status(&mut run, last).committee.len(), 3);
     assert!(matches!(leave(&mut run, last), Err(Failure::Refused(refused)) if refused.check == Check::Floor));
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn a_seated_host_that_was_replaced_while_it_was_away_comes_back_as_a_follower() {
+    let mut run = mesh(6);
+    let leads = leader(&mut run).expect("somebody leads");
+    let seated = |status: &StatusReply| status.member.as_ref().is_some_and(|own| status.committee.contains(&own.name));
+    let away = (0..6).find(|machine| *machine != leads && seated(&status(&mut run, *machine))).expect("a voter");
+    run.world.crash(away);
+    run.settle(1_500_000);
+    let before = status(&mut run, leads);
+    run.world.start(away);
+    run.settle(60_000);
+    let back = status(&mut run, away);
+    assert!(!seated(&back), "another has its seat");
+    assert!(back.records > before.records && back.unlocked && back.header == status(&mut run, leads).header);
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub struct Members {
     tickets: BTreeMap<TicketSerial, HostId>,
     /// Members that said that they leave: no share and no seat goes to them any more.
     leaving: BTreeSet<HostId>,
-    /// Hosts that left and may be named as holders still.
-    departed: BTreeMap<HostId, MemberRecord>,
+    /// Hosts that left and may be named as holders still, with the index of the record by which they left.
+    departed: BTreeMap<HostId, (MemberRecord, u64)>,
 }
 
 /// What a host signs that leaves: nobody else can send it away.
@@ -97,7 +97,7 @@ impl Members {
     ///
     /// # Errors
     /// [`Check::Membership`] where it did not say so, [`Check::Capacity`] where too many are remembered.
-    pub(super) fn leave(&mut self, host: &HostId) -> Result<(), Check> {
+    pub(super) fn leave(&mut self, host: &HostId, at: u64) -> Result<(), Check> {
         if self.departed.len() >= MEMBERS_MAX {
             return Err(Check::Capacity);
         }
@@ -111,7 +111,7 @@ impl Members {
         for hash in record.ek_hashes() {
             self.ek_hashes.remove(&hash);
         }
-        self.departed.insert(*host, record);
+        self.departed.insert(*host, (record, at));
         Ok(())
     }
 
@@ -157,12 +157,12 @@ impl Members {
 
     /// The record of a host that left.
     pub fn departed(&self, host: &HostId) -> Option<&MemberRecord> {
-        self.departed.get(host)
+        self.departed.get(host).map(|(record, _)| record)
     }
 
-    /// Whether this is the transport key of a host that left.
-    pub fn has_departed(&self, key: &TransportKey) -> bool {
-        self.departed.values().any(|record| record.transport == *key)
+    /// Index of the record by which the host with this transport key left: it may learn that, and nothing later.
+    pub fn left_at(&self, key: &TransportKey) -> Option<u64> {
+        self.departed.values().find(|(record, _)| record.transport == *key).map(|(_, at)| *at)
     }
 
     /// Whom a ticket let in.

@@ -344,7 +344,7 @@ impl Records {
         if founded.committee.seat_of(host).is_some() || founded.committee.key.index_of(host).is_some() {
             return Err(Check::Record);
         }
-        self.members.leave(host)?;
+        self.members.leave(host, self.applied + 1)?;
         Ok(Effect::Left(*host))
     }
 

@@ -126,7 +126,7 @@ impl Host {
                 seated.heard.insert(ballot.from, now.monotonic);
                 self.drive(now, actions);
             }
-            Err(NotStepped::Seat) => {} // seats change: it will hear of it
+            Err(NotStepped::Seat) => self.show_seats(from, ballot, actions),
             Err(NotStepped::Nonsense) => {
                 actions.push(Action::Disconnect { peer: from, why: Misbehaved::Ballot });
             }

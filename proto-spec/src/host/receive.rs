@@ -60,6 +60,7 @@ impl Host {
         let member = self.ground.records.member_by_transport(&from).map(|member| member.record().host);
         match (member, message) {
             (_, message @ Message::Announce { .. }) => self.on_announce(now, from, message, actions),
+            (_, Message::Unseated(seating)) => self.on_unseated(now, &seating),
             (_, Message::RecordsPage { entries, newest }) => self.on_page(now, from, entries, newest, actions),
             // A founder is there whose end of the founding this host missed: its hello is answered with it.
             (_, Message::Ballot(_)) if self.forming.is_some() => self.greet_founder(from, actions),
@@ -74,11 +75,9 @@ impl Host {
                 self.refuse(Lane::Direct, from, request, Check::Membership, Subject::Request, actions);
             }
             (None, _) if self.ground.records.members().next().is_none() => {} // this host knows nobody yet
-            // Whoever left may learn so.
-            (None, Message::RecordsPull { after }) if self.ground.records.roll().has_departed(&from) => {
-                self.on_pull(now, from, after, actions);
+            (None, message) if self.ground.records.roll().left_at(&from).is_some() => {
+                self.on_departed(from, &message, actions);
             }
-            (None, _) if self.ground.records.roll().has_departed(&from) => {}
             // Whoever leads and has applied all knows every member; everybody else may be a record behind.
             (None, _) if !self.leads() || !self.has_applied_all() => {}
             (None, _) => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotMember }),

@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 
 use super::committee::Then;
-use super::{Actions, Host};
-use crate::cms::committee::{Committee, FOUNDERS, Seat, Step, next_seat, wanted};
+use super::{Actions, Host, Lane};
+use crate::cms::committee::{Committee, FOUNDERS, Seat, Seating, Step, next_seat, wanted};
+use crate::cms::election::Ballot;
 use crate::cms::records::Command;
 use crate::limits::{ABSENT_EPOCHS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_REDEAL_EPOCHS};
 use crate::membership::{Member, MemberRecord};
-use crate::types::{HostId, Now, Time};
+use crate::types::{HostId, Now, Time, TransportKey};
 use crate::view::View;
+use crate::wire::Message;
 
 /// What a leader watches.
 #[derive(Default)]
@@ -146,9 +148,35 @@ impl Host {
     /// Seats changed: this host may have got one, or lost its own.
     pub(super) fn follow_seats(&mut self, now: Now) {
         let has_seat = self.ground.records.committee().is_some_and(|c| c.seat_of(&self.own.host).is_some());
-        if !has_seat && let Some(seated) = self.seated.take() {
+        if !has_seat {
+            self.give_up_seat(now);
+        }
+    }
+
+    fn give_up_seat(&mut self, now: Now) {
+        if let Some(seated) = self.seated.take() {
             self.log = seated.election.entries(self.ground.records.applied());
             self.pull_at = now.monotonic;
+        }
+    }
+
+    /// Somebody votes who has no seat: it may have missed the record by which it lost it.
+    pub(super) fn show_seats(&self, to: TransportKey, ballot: &Ballot, actions: &mut Actions) {
+        let newest = self.seated.as_ref().and(self.header.as_ref()).map(|(header, _)| header.signed());
+        let committee = self.ground.records.committee();
+        let shown = committee.zip(newest).and_then(|(now, header)| Seating::without(ballot.from, now, header));
+        if let Some(seating) = shown {
+            self.send(Lane::Records, to, Message::Unseated(Box::new(seating)), actions);
+        }
+    }
+
+    /// The mesh key says that this host's seat was given up while it did not hear: it follows from here on.
+    pub(super) fn on_unseated(&mut self, now: Now, seating: &Seating) {
+        let (records, suite) = (&self.ground.records, self.ground.suite.as_ref());
+        let Some(id) = self.seated.as_ref().map(|seated| seated.election.id()) else { return };
+        let Some((mesh, key)) = records.mesh().zip(records.mesh_key()) else { return };
+        if seating.proves_gone(suite, mesh, &key, id, records.applied()) {
+            self.give_up_seat(now);
         }
     }
 

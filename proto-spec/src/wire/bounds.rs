@@ -44,6 +44,7 @@ impl Message {
             Self::Ballot(ballot) => {
                 ballot.entries.iter().try_for_each(|entry| bound("entry", entry.command.len(), ENTRY_MAX))
             }
+            Self::Unseated(seating) => bound("seats", seating.seats.len(), COMMITTEE_MAX + 1),
             Self::UnlockPart { sealed, .. } => bound("sealed", sealed.len(), SEALED_SHARE_MAX),
             Self::Announce { presence: Some(presence), .. } => {
                 bound("presence", presence.len(), MEMBERS_MAX)?;

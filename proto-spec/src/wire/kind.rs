@@ -74,6 +74,7 @@ impl Message {
             Self::HeadRequest { .. } => "head-request",
             Self::HeadReply { .. } => "head-reply",
             Self::LeaveRequest { .. } => "leave-request",
+            Self::Unseated(_) => "unseated",
             Self::Refusal { .. } => "refusal",
         }
     }

@@ -8,6 +8,7 @@ use crate::attest::evidence::SignedEvidence;
 use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
+use crate::cms::committee::Seating;
 use crate::cms::election::{Ballot, LogEntry};
 use crate::cms::records::Founding;
 use crate::credential::dealing::KeyDeal;
@@ -532,6 +533,8 @@ pub enum Message {
         /// Signature of its transport key.
         signature: Ed25519Signature,
     },
+    /// Voter → somebody who votes without a seat.
+    Unseated(Box<Seating>),
 }
 
 impl Package {
