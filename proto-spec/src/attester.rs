@@ -20,6 +20,8 @@ struct Asked {
     round: Round,
     secret: SecretBytes,
     public: HpkePublic,
+    /// As the quote covers it: the peers may unlock this host while its chip is at work.
+    share_receiving: HpkePublic,
 }
 
 /// Who quotes, under which keys.
@@ -63,7 +65,7 @@ impl State {
             keys.share_receiving,
             &Digest::ZERO,
         );
-        self.asked = Some(Asked { round: epoch.round(), secret, public });
+        self.asked = Some(Asked { round: epoch.round(), secret, public, share_receiving: *keys.share_receiving });
         self.retry_at = None;
         digest
     }
@@ -77,7 +79,7 @@ impl State {
             certificate: Digest::ZERO,
             statement: Digest::ZERO,
             session: asked.public,
-            share_receiving: *keys.share_receiving,
+            share_receiving: asked.share_receiving,
             nonce_root: Digest::ZERO,
             logs: Vec::new(),
             quote,
@@ -128,8 +130,8 @@ impl State {
         self.sessions.iter().map(|session| &session.secret).collect()
     }
 
-    /// The session key of a round.
-    pub fn session(&self, round: Round) -> Option<&SecretBytes> {
-        self.sessions.iter().find(|session| session.round == round).map(|session| &session.secret)
+    /// The session keys of a round: more than one where it quoted again after its peers unlocked it.
+    pub fn sessions_of(&self, round: Round) -> impl Iterator<Item = &SecretBytes> {
+        self.sessions.iter().filter(move |session| session.round == round).map(|session| &session.secret)
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use spec::error::Check;
 use spec::host::Table;
 use spec::types::CredentialId;
-use spec::wire::Message;
+use spec::wire::{Message, Presence, Standing};
 
 /// One put, as its client knows it.
 #[derive(Debug, Clone)]
@@ -72,6 +73,15 @@ impl Checkers {
             let id = CredentialId(spec::types::sha256(&head.bytes).0);
             self.shares_seen_by_strangers.entry(id).or_default().entry(to).or_default().insert(index.0);
             self.broken(format!("P1: host {from} released share {} to host {to}, whom nobody allows", index.0));
+        }
+        // What an honest host shows holds: nobody may find fault with its quote.
+        if let Message::Announce { presence: Some(presence), .. } = message {
+            let is_faulty = |one: &&Presence| {
+                matches!(one.standing, Standing::Refused(Check::Quote | Check::EvidenceSignature))
+            };
+            if let Some(found) = presence.iter().find(is_faulty) {
+                self.broken(format!("host {from} refuses the evidence of {:?}: {:?}", found.host, found.standing));
+            }
         }
     }
 

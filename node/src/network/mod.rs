@@ -33,7 +33,8 @@ const DELIVERY: Duration = Duration::from_secs(8);
 const SILENT_CONNECTION: Duration = Duration::from_secs(3);
 /// A look-up of a peer's name is given up after this time.
 const LOOK_UP: Duration = Duration::from_secs(2);
-/// A dial is given up after this time.
+/// A dial is given up after this time, over TCP too: a first packet that was lost in an outage is sent again only after
+/// 1, 3, 7, 15 seconds, and until then nothing else would be tried.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 /// An idle connection is kept over several epochs.
 const IDLE: Duration = Duration::from_secs(120);
@@ -172,6 +173,7 @@ impl Network {
             .with_behaviour(|_| behaviour())
             .map_err(|error| failed(&error))?
             .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE))
+            .with_connection_timeout(HANDSHAKE)
             .build();
         for multiaddr in multiaddrs(address) {
             swarm.listen_on(multiaddr).map_err(|error| failed(&error))?;

@@ -247,9 +247,10 @@ impl Host {
         if sealed.len() > MESSAGE_MAX {
             return Err(Check::Capacity);
         }
-        let session = self.attester.session(*round).ok_or(Check::EvidenceStale)?;
         let info = entrust_info(view.mesh, order, group, &self.own.host);
-        let payload = view.suite.hpke_open(session, &info.0, sealed).ok_or(Check::Payload)?;
+        let mut sessions = self.attester.sessions_of(*round).peekable();
+        sessions.peek().ok_or(Check::EvidenceStale)?;
+        let payload = sessions.find_map(|key| view.suite.hpke_open(key, &info.0, sealed)).ok_or(Check::Payload)?;
         let Placed::Bundle(bundle) = self.coordinator.place(view, &self.own.host, order)? else {
             return Err(Check::Group);
         };

@@ -111,7 +111,7 @@ impl Host {
         let Some((reading, _)) = self.readings.get_mut(&request) else { return };
         let Some(holder) = reading.holder_by_transport(from) else { return };
         let sessions: Vec<&SecretBytes> =
-            reading.rounds.iter().filter_map(|round| self.attester.session(*round)).collect();
+            reading.rounds.iter().flat_map(|round| self.attester.sessions_of(*round)).collect();
         let next = reading.share(view, &sessions, holder, release);
         self.follow_reading(&request, next, actions);
     }

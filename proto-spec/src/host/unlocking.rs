@@ -112,7 +112,7 @@ impl Host {
             return;
         }
         let info = info(view.mesh, host, &self.own.host, number, index, round);
-        let opened = self.attester.session(round).and_then(|session| view.suite.hpke_open(session, &info.0, sealed));
+        let opened = self.attester.sessions_of(round).find_map(|key| view.suite.hpke_open(key, &info.0, sealed));
         let Some(part) = opened.and_then(|bytes| BlsSignature::from_slice(bytes.expose())) else { return };
         if self.unlocking.key_epoch != key_epoch {
             self.unlocking.parts.clear();
