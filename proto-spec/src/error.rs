@@ -153,6 +153,8 @@ pub enum Check {
     Version,
     /// What cannot be undone would leave too few: shares of a credential, or hosts of the mesh.
     Floor,
+    /// Two deals of one dealer in one dealing.
+    DealTwice,
 }
 
 impl Check {
@@ -203,6 +205,7 @@ impl Check {
             Self::Expired => "expired",
             Self::Version => "version",
             Self::Floor => "floor",
+            Self::DealTwice => "deal-twice",
         }
     }
 
@@ -270,6 +273,7 @@ impl Check {
             Self::Locked => "the host waits for its peers to unlock it; try again in a few seconds",
             Self::Behind => "the host catches up with the records; try again in a few seconds",
             Self::Expired => "the put took longer than ten epochs, and its holders made room; put again",
+            Self::DealTwice => "a host dealt twice in one dealing of the mesh key; the log names it",
             Self::Floor => {
                 "the mesh needs three hosts, and each credential one holder more than read it: put what this host holds anew, \
                  or enrol another host first"

@@ -13,12 +13,12 @@ use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
 use crate::cms::committee::{FOUNDERS, FOUNDERS_T, KeySetup, seats_are_spread};
 use crate::cms::records::Founding;
-use crate::credential::dealing::{self, Ceremony, DealVerified, KeyDeal};
+use crate::credential::dealing::{self, Ceremony, DealVerified, Dealer, KeyDeal};
 use crate::error::Check;
 use crate::genesis::GenesisVerified;
 use crate::membership::{Admission, MemberRecord, Role};
 use crate::signing::{Parts, Signable, combine};
-use crate::suite::{Generator, Suite};
+use crate::suite::{Generator, Seed, Suite};
 use crate::ticket::TicketVerified;
 use crate::types::{
     BlsSignature, Digest, Ed25519Signature, HostId, HpkePublic, MeshId, Purpose, RequestId, SecretBytes, ShareIndex,
@@ -200,8 +200,10 @@ impl Attempt {
 
     /// This founder's deal, once both others have proven their chips.
     pub fn deal(&self, suite: &dyn Suite, generator: &mut Generator) -> Option<KeyDeal> {
-        let keys = self.peers.values().map(|peer| peer.session).collect::<Option<Vec<_>>>()?;
-        dealing::deal(suite, generator, &self.mesh, &self.ceremony, &self.own, None, &keys)
+        let keys: Vec<Option<HpkePublic>> = self.peers.values().map(|peer| peer.session).collect();
+        let all = keys.iter().all(Option::is_some);
+        let dealer = Dealer { suite, mesh: &self.mesh, ceremony: &self.ceremony, host: &self.own };
+        all.then(|| dealer.deal(&Seed(generator.bytes().into()), None, &keys, generator)).flatten()
     }
 
     /// A deal. Says whether all three are in and add up.
@@ -215,6 +217,8 @@ impl Attempt {
         }
         let verified = DealVerified::check(suite, &self.ceremony, None, deal)?;
         let share = verified.open(suite, &self.mesh, &self.ceremony, &self.own, &[&self.session.0])?;
+        // Sealed to the session key of this very attempt: what does not open is the dealer's fault here.
+        let share = share.ok_or(Check::Share)?;
         self.deals.insert(index, verified);
         self.sub_shares.insert(index, share);
         if self.deals.len() < FOUNDERS {

@@ -76,9 +76,8 @@ impl Checkers {
         }
         // What an honest host shows holds: nobody may find fault with its quote.
         if let Message::Announce { presence: Some(presence), .. } = message {
-            let is_faulty = |one: &&Presence| {
-                matches!(one.standing, Standing::Refused(Check::Quote | Check::EvidenceSignature))
-            };
+            let is_faulty =
+                |one: &&Presence| matches!(one.standing, Standing::Refused(Check::Quote | Check::EvidenceSignature));
             if let Some(found) = presence.iter().find(is_faulty) {
                 self.broken(format!("host {from} refuses the evidence of {:?}: {:?}", found.host, found.standing));
             }

@@ -3,6 +3,7 @@
 pub mod checkers;
 mod clients;
 pub mod disk;
+pub mod liar;
 pub mod machine;
 pub mod random;
 mod registers;

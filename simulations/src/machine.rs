@@ -46,6 +46,11 @@ impl Machine {
         Self { name, tpm: Tpm::new(random), disk: Disk::default(), running: None, incarnation: 0, transport, secrets }
     }
 
+    /// The seed of its transport key, for a host that is to lie.
+    pub fn transport_seed(&self) -> SecretBytes {
+        SecretBytes::copy_of(&self.secrets[0])
+    }
+
     /// Starts from what is on disk.
     ///
     /// # Errors

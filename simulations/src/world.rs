@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use sha2::{Digest as _, Sha256};
-use spec::error::{Failure, Misbehaved};
+use spec::error::{Check, Failure, Misbehaved};
 use spec::host::{
     Action, ActionId, Event, Lane, LocalCommand, LocalId, LocalReply, Report, TpmReply, TpmRequest, Write,
 };
-use spec::types::{Now, Time, TransportKey};
+use spec::types::{HostId, Now, Time, TransportKey};
 use spec::wire::{Address, Message, Unverified, decode_message, encode_message};
 
 use crate::checkers::Checkers;
+use crate::liar::Liar;
 use crate::machine::Machine;
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -92,6 +93,10 @@ pub struct World {
     pub thrown_out: Option<Vec<(usize, Misbehaved)>>,
     /// Everything that arrives somewhere, where somebody listens in: to whom, from whom, which bytes.
     pub overheard: Option<Vec<(usize, TransportKey, Vec<u8>)>>,
+    /// A host that lies about the mesh key.
+    pub liar: Option<Liar>,
+    /// Dealers that a host named: the host, the dealer, why.
+    pub named: Vec<(usize, usize, Check)>,
     /// Milliseconds by which a machine's wall clock runs ahead.
     pub clocks_ahead_ms: BTreeMap<usize, u64>,
     /// Whether messages get lost now.
@@ -121,6 +126,8 @@ impl World {
             answers: VecDeque::new(),
             thrown_out: None,
             overheard: None,
+            liar: None,
+            named: Vec::new(),
             clocks_ahead_ms: BTreeMap::new(),
             faults: false,
             cut_off: std::collections::BTreeSet::new(),
@@ -315,11 +322,27 @@ impl World {
             },
             Action::Report(report) => {
                 self.note(machine, "report", 0, 0);
-                if let Report::Leads(term) = report {
-                    self.checkers.leads(machine, term);
+                match report {
+                    Report::Leads(term) => self.checkers.leads(machine, term),
+                    Report::BadDeal(dealer, check) => self.name(machine, &dealer, check),
+                    _ => {}
                 }
             }
         }
+    }
+
+    /// A host says that a dealer lied.
+    fn name(&mut self, machine: usize, dealer: &HostId, check: Check) {
+        let running = self.machines.get(machine).and_then(|machine| machine.running.as_ref());
+        let member = running.and_then(|running| running.host.records().member(dealer));
+        let transport = member.map(|member| member.record().transport);
+        let Some(dealer) = self.machines.iter().position(|machine| Some(machine.transport) == transport) else {
+            return;
+        };
+        if self.liar.as_ref().is_none_or(|liar| liar.machine != dealer) {
+            self.checkers.broken(format!("host {machine} says that host {dealer} dealt what does not hold: {check:?}"));
+        }
+        self.named.push((machine, dealer, check));
     }
 
     fn persist(&mut self, machine: usize, lane: Lane, writes: Vec<Write>) {
@@ -339,6 +362,18 @@ impl World {
     }
 
     fn send(&mut self, machine: usize, to: TransportKey, address: &Address, message: &Message, delay: u64) {
+        let Some(sender) = self.machines.get(machine) else { return };
+        match (&mut self.liar, &sender.running) {
+            (Some(liar), Some(running)) if liar.machine == machine && sender.transport != to => {
+                for said in liar.says(&running.host.mesh(), &sender.transport_seed(), message) {
+                    self.transmit(machine, to, address, &said, delay);
+                }
+            }
+            _ => self.transmit(machine, to, address, message, delay),
+        }
+    }
+
+    fn transmit(&mut self, machine: usize, to: TransportKey, address: &Address, message: &Message, delay: u64) {
         let Some(sender) = self.machines.get(machine) else { return };
         let from = sender.transport;
         let Some(mesh) = sender.running.as_ref().map(|running| running.host.mesh()) else { return };

@@ -11,7 +11,7 @@ use serde_bytes::ByteBuf;
 
 use crate::error::Check;
 use crate::limits::{COMMITTEE_MAX, SEALED_SHARE_MAX};
-use crate::suite::{Generator, Suite, VerifiedKey};
+use crate::suite::{Generator, Seed, Suite, VerifiedKey};
 use crate::types::{BlsPublic, BlsSignature, Digest, HostId, HpkePublic, MeshId, Purpose, SecretBytes, ShareIndex};
 use crate::wire;
 
@@ -81,9 +81,14 @@ pub struct KeyDeal {
 }
 
 impl KeyDeal {
-    /// Its digest: two deals of one dealer in one ceremony are a lie.
+    /// Its digest: names the polynomial, whoever the sub-shares are sealed to just now.
     pub fn digest(&self, mesh: &MeshId) -> Digest {
-        Purpose::KeyDeal.digest(&[&mesh.0, &wire::encode(self)])
+        Purpose::KeyDeal.digest(&[&mesh.0, &wire::encode(&(&self.dealer, &self.commitments, &self.proof))])
+    }
+
+    /// What its dealer signs: two of them in one ceremony are proof of a lie.
+    pub fn signed_bytes(mesh: &MeshId, ceremony: &Digest, deal: &Digest) -> Vec<u8> {
+        Purpose::KeyDeal.signed_bytes(mesh, &[ceremony.0, deal.0].concat())
     }
 
     /// Whether every list is within its bound.
@@ -94,28 +99,47 @@ impl KeyDeal {
     }
 }
 
-/// Deals: a fresh constant term, or the dealer's own share of the old key.
-pub fn deal(
-    suite: &dyn Suite,
-    generator: &mut Generator,
-    mesh: &MeshId,
-    ceremony: &Ceremony,
-    dealer: &HostId,
-    constant: Option<&SecretBytes>,
-    keys: &[HpkePublic],
-) -> Option<KeyDeal> {
-    let n = u8::try_from(ceremony.receivers.len()).ok()?;
-    if !ceremony.is_sound() || keys.len() != ceremony.receivers.len() {
-        return None;
+/// Whoever deals in a ceremony.
+#[derive(Clone, Copy)]
+pub struct Dealer<'a> {
+    /// The cryptography.
+    pub suite: &'a dyn Suite,
+    /// The mesh.
+    pub mesh: &'a MeshId,
+    /// What the dealing is about.
+    pub ceremony: &'a Ceremony,
+    /// The dealer.
+    pub host: &'a HostId,
+}
+
+impl Dealer<'_> {
+    /// Deals a fresh constant term, or the dealer's own share of the old key. The same seed gives the same polynomial,
+    /// so that a sub-share can be sealed once more to a receiver that has another session key since; the seals are fresh
+    /// each time. For a receiver without a key nothing is sealed.
+    pub fn deal(
+        &self,
+        seed: &Seed,
+        constant: Option<&SecretBytes>,
+        keys: &[Option<HpkePublic>],
+        generator: &mut Generator,
+    ) -> Option<KeyDeal> {
+        let Self { suite, mesh, ceremony, host } = *self;
+        let n = u8::try_from(ceremony.receivers.len()).ok()?;
+        if !ceremony.is_sound() || keys.len() != ceremony.receivers.len() {
+            return None;
+        }
+        let dealt = suite.key_deal(ceremony.t, n, constant, &mut Generator::new(seed))?;
+        let mut sealed = Vec::new();
+        for ((receiver, key), share) in ceremony.receivers.iter().zip(keys).zip(&dealt.shares) {
+            let info = ceremony.info(mesh, host, receiver);
+            sealed.push(match key {
+                Some(key) => ByteBuf::from(suite.hpke_seal(key, &info.0, share.expose(), generator)?),
+                None => ByteBuf::new(),
+            });
+        }
+        let proof = suite.bls_prove(&dealt.secret)?;
+        Some(KeyDeal { dealer: *host, commitments: dealt.commitments, proof, sealed })
     }
-    let dealt = suite.key_deal(ceremony.t, n, constant, generator)?;
-    let mut sealed = Vec::new();
-    for ((receiver, key), share) in ceremony.receivers.iter().zip(keys).zip(&dealt.shares) {
-        let info = ceremony.info(mesh, dealer, receiver);
-        sealed.push(ByteBuf::from(suite.hpke_seal(key, &info.0, share.expose(), generator)?));
-    }
-    let proof = suite.bls_prove(&dealt.secret)?;
-    Some(KeyDeal { dealer: *dealer, commitments: dealt.commitments, proof, sealed })
 }
 
 /// A deal whose public part was checked. Only [`DealVerified::check`] makes one.
@@ -151,10 +175,11 @@ impl DealVerified {
         &self.0
     }
 
-    /// Opens this receiver's sub-share with one of its session keys and checks it against the commitments.
+    /// Opens this receiver's sub-share with one of its session keys and checks it against the commitments. `None` where no
+    /// key opens it: a receiver that restarted has others by now, and nobody can tell that from a bad seal.
     ///
     /// # Errors
-    /// [`Check::Share`] where it does not open or does not fit.
+    /// [`Check::Share`] where it opens and does not fit: that is the dealer's fault.
     pub fn open(
         &self,
         suite: &dyn Suite,
@@ -162,14 +187,14 @@ impl DealVerified {
         ceremony: &Ceremony,
         receiver: &HostId,
         sessions: &[&SecretBytes],
-    ) -> Result<SecretBytes, Check> {
+    ) -> Result<Option<SecretBytes>, Check> {
         let index = ceremony.receiver(receiver).ok_or(Check::Membership)?;
         let sealed = usize::from(index.0).checked_sub(1).and_then(|at| self.0.sealed.get(at)).ok_or(Check::Share)?;
         let info = ceremony.info(mesh, &self.0.dealer, receiver);
         let open = |session: &&SecretBytes| suite.hpke_open(session, &info.0, sealed);
-        let share = sessions.iter().find_map(open).ok_or(Check::Share)?;
+        let Some(share) = sessions.iter().find_map(open) else { return Ok(None) };
         let fits = suite.key_share_fits(ceremony.t, &self.0.commitments, index, &share);
-        if fits { Ok(share) } else { Err(Check::Share) }
+        if fits { Ok(Some(share)) } else { Err(Check::Share) }
     }
 }
 
@@ -214,7 +239,7 @@ pub fn share(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suite::{Fake, Real, Seed};
+    use crate::suite::{Fake, Real};
 
     const MESH: MeshId = MeshId([9; 32]);
 
@@ -232,6 +257,14 @@ mod tests {
         parties.iter().map(|party| party.host).collect()
     }
 
+    fn session_keys(parties: &[Party]) -> Vec<Option<HpkePublic>> {
+        parties.iter().map(|party| Some(party.session.1)).collect()
+    }
+
+    fn fresh(generator: &mut Generator) -> Seed {
+        Seed(generator.bytes().into())
+    }
+
     /// The commitments of the shares that deal, and those shares whose holders are there.
     type Old<'a> = (&'a [BlsPublic], &'a [(HostId, SecretBytes)]);
 
@@ -243,7 +276,7 @@ mod tests {
         old: Option<Old<'_>>,
         seed: u8,
     ) -> (Vec<BlsPublic>, Vec<SecretBytes>) {
-        let keys: Vec<HpkePublic> = receivers.iter().map(|party| party.session.1).collect();
+        let keys = session_keys(receivers);
         let mut generator = Generator::new(&Seed([seed; 32].into()));
         let old_commitments = old.map(|(commitments, _)| commitments);
         let mut deals = BTreeMap::new();
@@ -254,14 +287,16 @@ mod tests {
                 Some(Some((_, share))) => Some(share),
                 None => None,
             };
-            let dealt = deal(suite, &mut generator, &MESH, ceremony, dealer, constant, &keys).unwrap();
+            let dealer_now = Dealer { suite, mesh: &MESH, ceremony, host: dealer };
+            let dealt = dealer_now.deal(&fresh(&mut generator), constant, &keys, &mut generator).unwrap();
             let verified = DealVerified::check(suite, ceremony, old_commitments, &dealt).unwrap();
             deals.insert(ceremony.dealer(dealer).unwrap(), verified);
         }
         let new = commitments(suite, ceremony, old_commitments, &deals).unwrap();
         let one = |party: &Party| {
-            let open =
-                |deal: &DealVerified| deal.open(suite, &MESH, ceremony, &party.host, &[&party.session.0]).unwrap();
+            let open = |deal: &DealVerified| {
+                deal.open(suite, &MESH, ceremony, &party.host, &[&party.session.0]).unwrap().unwrap()
+            };
             let parts = deals.iter().map(|(index, deal)| (*index, open(deal))).collect();
             share(suite, ceremony, old.is_some(), &new, &party.host, &parts).unwrap()
         };
@@ -308,17 +343,18 @@ mod tests {
             let ceremony = founding(&three, 2);
             let (old, shares) = play(suite, &ceremony, &three, None, 1);
             let next = Ceremony { key_epoch: 2, attempt: 1, t: 2, dealers: hosts(&three), receivers: hosts(&three) };
-            let keys: Vec<HpkePublic> = three.iter().map(|party| party.session.1).collect();
+            let keys = session_keys(&three);
             let mut generator = Generator::new(&Seed([3; 32].into()));
             let mut dealt = |ceremony: &Ceremony, dealer: usize, constant: Option<&SecretBytes>| {
-                deal(suite, &mut generator, &MESH, ceremony, &three[dealer].host, constant, &keys).unwrap()
+                let dealer = Dealer { suite, mesh: &MESH, ceremony, host: &three[dealer].host };
+                dealer.deal(&fresh(&mut generator), constant, &keys, &mut generator).unwrap()
             };
             let honest = dealt(&next, 0, Some(&shares[0]));
             let check = |deal: &KeyDeal| DealVerified::check(suite, &next, Some(&old), deal);
             let opened = |deal: &KeyDeal| {
                 check(deal).and_then(|deal| deal.open(suite, &MESH, &next, &three[1].host, &[&three[1].session.0]))
             };
-            assert!(opened(&honest).is_ok());
+            assert!(matches!(opened(&honest), Ok(Some(_))));
 
             let another_constant = dealt(&next, 0, Some(&shares[1]));
             assert_eq!(check(&another_constant), Err(Check::Deal), "the share of somebody else, or a stale one");
@@ -329,14 +365,41 @@ mod tests {
             assert_eq!(check(&no_proof), Err(Check::Deal));
             let mut swapped = honest.clone();
             swapped.sealed.swap(0, 1);
-            assert_eq!(opened(&swapped).err(), Some(Check::Share), "sealed to another receiver");
+            assert!(matches!(opened(&swapped), Ok(None)), "sealed to another receiver: nobody knows by whose fault");
             let mut wrong = honest.clone();
-            wrong.sealed = dealt(&next, 0, Some(&shares[0])).sealed;
+            let another = dealt(&next, 0, Some(&shares[0]));
+            assert_ne!(another.digest(&MESH), honest.digest(&MESH), "two deals of one dealer");
+            wrong.sealed = another.sealed;
             assert_eq!(opened(&wrong).err(), Some(Check::Share), "a sub-share of another polynomial");
             let replayed = Ceremony { attempt: 2, ..next.clone() };
             let stale = DealVerified::check(suite, &replayed, Some(&old), &honest).unwrap();
             let open = stale.open(suite, &MESH, &replayed, &three[1].host, &[&three[1].session.0]);
-            assert_eq!(open.err(), Some(Check::Share), "a deal of another attempt does not open");
+            assert!(matches!(open, Ok(None)), "a deal of another attempt does not open");
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_lost_its_session_key_is_dealt_the_same_sub_share_again() {
+        for suite in [&Real as &dyn Suite, &Fake] {
+            let three = parties(suite, 1, 3);
+            let ceremony = founding(&three, 2);
+            let dealer = Dealer { suite, mesh: &MESH, ceremony: &ceremony, host: &three[0].host };
+            let (seed, mut generator) = (Seed([4; 32].into()), Generator::new(&Seed([5; 32].into())));
+            let mut keys = session_keys(&three);
+            let first = dealer.deal(&seed, None, &keys, &mut generator).unwrap();
+            let later = suite.hpke_keys(&SecretBytes::copy_of(&[77; 32]));
+            keys[1] = Some(later.1);
+            keys[2] = None;
+            let again = dealer.deal(&seed, None, &keys, &mut generator).unwrap();
+            assert_eq!(again.digest(&MESH), first.digest(&MESH));
+            let open = |deal: &KeyDeal, key: &SecretBytes, at: usize| {
+                let verified = DealVerified::check(suite, &ceremony, None, deal).unwrap();
+                verified.open(suite, &MESH, &ceremony, &three[at].host, &[key]).unwrap()
+            };
+            let before = open(&first, &three[1].session.0, 1).unwrap();
+            assert!(open(&again, &three[1].session.0, 1).is_none(), "sealed to another key");
+            assert!(open(&again, &later.0, 1).is_some_and(|after| after.expose() == before.expose()));
+            assert!(open(&again, &three[2].session.0, 2).is_none(), "no key, no seal");
         }
     }
 

@@ -94,8 +94,12 @@ impl Host {
             Message::Part { key_epoch, topic, index, part } => {
                 self.on_part(now, &host, key_epoch, topic, (index, part), actions);
             }
-            Message::KeyDealt { ceremony, deal } => self.on_key_dealt(now, &host, ceremony, &deal, actions),
-            Message::KeyHeld { ceremony, dealer, deal } => self.on_key_held(host, ceremony, dealer, deal),
+            Message::KeyDealt { ceremony, deal, signature } => {
+                self.on_key_dealt(now, &host, ceremony, (&deal, signature), actions);
+            }
+            Message::KeyHeld { ceremony, dealer, deal, signature } => {
+                self.on_key_held(host, ceremony, dealer, (deal, signature), actions);
+            }
             Message::UnlockRequest { number, shown } => self.on_unlock_request(now, from, number, &shown, actions),
             Message::UnlockPart { number, round, key_epoch, index, sealed } => {
                 self.on_unlock_part(now, &host, (number, round), (key_epoch, index), &sealed, actions);

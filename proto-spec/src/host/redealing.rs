@@ -1,17 +1,18 @@
 //! The mesh key moves: the holders of the old shares deal them to the new holders; the public key stays. A share of the
 //! new dealing counts once one record names its dealers; before that, the old ones go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{Action, Actions, Host, Lane, Report, Share, Table, Write};
 use crate::cms::committee::{KeySetup, Step};
-use crate::credential::dealing::{Ceremony, DealVerified, KeyDeal, deal};
+use crate::credential::dealing::{Ceremony, DealVerified, Dealer, KeyDeal};
 use crate::error::Check;
 use crate::limits::{DEALING_MS, PART_RETRY_MS};
-use crate::suite::symmetric;
-use crate::types::{Digest, HostId, HpkePublic, Now, Purpose, SecretBytes, ShareIndex, Time};
+use crate::suite::{Seed, symmetric};
+use crate::types::{Digest, Ed25519Signature, HostId, HpkePublic, MeshId, Now, Purpose, SecretBytes, ShareIndex, Time};
 use crate::view::View;
 use crate::wire::{self, Message};
 
@@ -22,11 +23,22 @@ pub(super) struct Redealing {
     /// What is sent again until the dealing ends.
     pub(super) again_at: Time,
     /// What this host deals.
-    own: Option<KeyDeal>,
+    own: Option<OwnDeal>,
     /// What others dealt to it: on disk, its sub-share sealed.
-    deals: BTreeMap<ShareIndex, DealVerified>,
+    deals: BTreeMap<ShareIndex, (DealVerified, Ed25519Signature)>,
     /// As the leader: who holds a flushed sub-share of which deal.
     held: BTreeMap<ShareIndex, BTreeMap<HostId, Digest>>,
+    /// The first deal of each dealer that this host saw, under the dealer's signature.
+    seen: BTreeMap<ShareIndex, Digest>,
+    /// Dealers that were caught: said once each.
+    caught: BTreeSet<ShareIndex>,
+}
+
+/// The deal of this host, and the session keys that it is sealed to.
+struct OwnDeal {
+    seed: Seed,
+    keys: Vec<Option<HpkePublic>>,
+    dealt: Option<(KeyDeal, Ed25519Signature)>,
 }
 
 /// A sub-share as it rests.
@@ -34,6 +46,7 @@ pub(super) struct Redealing {
 #[serde(deny_unknown_fields)]
 struct RestingPart {
     deal: KeyDeal,
+    signature: Ed25519Signature,
     #[serde(with = "serde_bytes")]
     sealed: Vec<u8>,
 }
@@ -41,9 +54,14 @@ struct RestingPart {
 /// Bytes of the largest one.
 const RESTING_PART_MAX: usize = 16 * 1024;
 
-/// The row of a sub-share; index 0: of this host's own deal, which must not be made twice.
+/// Rows of one dealing begin so.
+fn dealing_rows(key_epoch: u64, ceremony: &Digest) -> Vec<u8> {
+    [key_epoch.to_be_bytes().as_slice(), &ceremony.0].concat()
+}
+
+/// The row of a sub-share; index 0: the sealed seed of this host's own deal, which must not be another after a restart.
 fn part_row(key_epoch: u64, ceremony: &Digest, dealer: ShareIndex) -> Vec<u8> {
-    [key_epoch.to_be_bytes().as_slice(), &ceremony.0, &[dealer.0]].concat()
+    [dealing_rows(key_epoch, ceremony), vec![dealer.0]].concat()
 }
 
 const OWN: ShareIndex = ShareIndex(0);
@@ -59,65 +77,101 @@ impl Host {
         let digest = ceremony.digest(&mesh);
         if self.redealing.as_ref().is_none_or(|known| known.ceremony != digest) {
             self.redealing = Some(self.begin_redealing(now, &ceremony, digest));
+            // What an attempt before this one left goes: there may be many of them.
+            let (epoch, rows) = (ceremony.key_epoch.to_be_bytes(), dealing_rows(ceremony.key_epoch, &digest));
+            self.erase_resting(|key| key.starts_with(&epoch) && !key.starts_with(&rows), actions);
         }
         let Some(redealing) = self.redealing.as_mut().filter(|known| now.monotonic >= known.again_at) else { return };
         redealing.again_at = now.monotonic.plus(PART_RETRY_MS);
         self.deal_again(now, &ceremony, digest, actions);
-        let held: Vec<(ShareIndex, Digest)> = self
+        let held: Vec<(ShareIndex, Digest, Ed25519Signature)> = self
             .redealing
             .iter()
             .flat_map(|known| &known.deals)
-            .map(|(index, deal)| (*index, deal.deal().digest(&mesh)))
+            .map(|(index, (deal, signature))| (*index, deal.deal().digest(&mesh), *signature))
             .collect();
-        for (dealer, deal) in held {
-            self.acknowledge(digest, dealer, deal, actions);
+        for (dealer, deal, signature) in held {
+            self.acknowledge(digest, dealer, deal, signature, actions);
         }
     }
 
     /// What this host dealt and was dealt before a restart counts still.
     fn begin_redealing(&self, now: Now, ceremony: &Ceremony, digest: Digest) -> Redealing {
         let row = |index| self.resting.get(&part_row(ceremony.key_epoch, &digest, index));
-        let own = row(OWN).and_then(|bytes| wire::decode(bytes, RESTING_PART_MAX).ok());
+        let seed = || {
+            let bytes = symmetric::open(&self.seed_key(&digest), [0; 12], &digest.0, row(OWN)?)?;
+            Some(Seed(<[u8; 32]>::try_from(bytes.expose()).ok()?.into()))
+        };
+        let own = seed().map(|seed| OwnDeal { seed, keys: Vec::new(), dealt: None });
         let old = self.ground.records.committee().map(|committee| committee.key.commitments.clone());
         let held = (1..=u8::MAX).map(ShareIndex).take(ceremony.dealers.len()).filter_map(|index| {
             let part: RestingPart = wire::decode(row(index)?, RESTING_PART_MAX).ok()?;
             let suite = self.ground.suite.as_ref();
-            Some((index, DealVerified::check(suite, ceremony, old.as_deref(), &part.deal).ok()?))
+            let verified = DealVerified::check(suite, ceremony, old.as_deref(), &part.deal).ok()?;
+            Some((index, (verified, part.signature)))
         });
-        let (deals, again_at) = (held.collect(), now.monotonic);
-        Redealing { ceremony: digest, since: now.monotonic, again_at, own, deals, held: BTreeMap::new() }
+        let deals: BTreeMap<ShareIndex, (DealVerified, Ed25519Signature)> = held.collect();
+        let mesh = self.ground.records.mesh().copied().unwrap_or(MeshId::ZERO);
+        let seen = deals.iter().map(|(index, (deal, _))| (*index, deal.deal().digest(&mesh))).collect();
+        let (since, again_at) = (now.monotonic, now.monotonic);
+        let (held, caught) = (BTreeMap::new(), BTreeSet::new());
+        Redealing { ceremony: digest, since, again_at, own, deals, held, seen, caught }
     }
 
-    /// As a holder of an old share: deals it, once; the same deal is sent again.
+    /// As a holder of an old share: deals it. One seed, so one polynomial, in one dealing; sealed again where a receiver
+    /// shows another session key than before.
     fn deal_again(&mut self, now: Now, ceremony: &Ceremony, digest: Digest, actions: &mut Actions) {
-        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let signs = |share: &&Share| share.key_epoch + 1 == ceremony.key_epoch;
-        let Some(share) = self.share.as_ref().filter(signs) else { return };
-        if ceremony.dealer(&self.own.host).is_none() || self.disk_failed {
+        if self.share.as_ref().filter(signs).is_none()
+            || ceremony.dealer(&self.own.host).is_none()
+            || self.disk_failed
+            || !self.draw_seed(ceremony, digest, actions)
+        {
             return;
         }
-        let Some(redealing) = &mut self.redealing else { return };
-        if redealing.own.is_none() {
-            // Sealed to the session keys in evidence that this host appraised itself.
-            let key = |host: &HostId| self.coordinator.session_of(view, host);
-            let Some(keys) = ceremony.receivers.iter().map(key).collect::<Option<Vec<HpkePublic>>>() else { return };
-            let (suite, generator, secret) = (view.suite, &mut self.generator, Some(&share.secret));
-            let Some(dealt) = deal(suite, generator, view.mesh, ceremony, &self.own.host, secret, &keys) else {
-                return;
-            };
-            let (key, value) = (part_row(ceremony.key_epoch, &digest, OWN), wire::encode(&dealt));
-            self.resting.insert(key.clone(), value.clone());
-            let write = Write { table: Table::Keys, key, value: Some(value) };
-            actions.push(Action::Persist { lane: Lane::Records, writes: vec![write] });
-            redealing.own = Some(dealt);
+        let Some((view, share)) = self.ground.view(now, self.header.as_ref()).zip(self.share.as_ref()) else { return };
+        let Some(own) = self.redealing.as_mut().and_then(|known| known.own.as_mut()) else { return };
+        // Sealed to the session keys in evidence that this host appraised itself; who shows none just now keeps the last.
+        let before = std::mem::take(&mut own.keys);
+        let key = |(at, host): (usize, &HostId)| {
+            self.coordinator.session_of(view, host).or_else(|| before.get(at).copied().flatten())
+        };
+        own.keys = ceremony.receivers.iter().enumerate().map(key).collect();
+        if own.dealt.is_none() || own.keys != before {
+            let dealer = Dealer { suite: view.suite, mesh: view.mesh, ceremony, host: &self.own.host };
+            own.dealt = dealer.deal(&own.seed, Some(&share.secret), &own.keys, &mut self.generator).and_then(|deal| {
+                let bytes = KeyDeal::signed_bytes(view.mesh, &digest, &deal.digest(view.mesh));
+                let signature = view.suite.ed25519_sign(&self.own.identity.transport, &bytes)?;
+                Some((deal, signature))
+            });
         }
-        let Some(dealt) = redealing.own.clone() else { return };
+        let Some((deal, signature)) = own.dealt.clone() else { return };
         for host in &ceremony.receivers {
             if let Some(member) = self.ground.records.member(host) {
-                let message = Message::KeyDealt { ceremony: digest, deal: dealt.clone() };
+                let message = Message::KeyDealt { ceremony: digest, deal: deal.clone(), signature };
                 self.send(Lane::Records, member.record().transport, message, actions);
             }
         }
+    }
+
+    /// The seed of this host's polynomial: on disk before a deal leaves. False where there is none.
+    fn draw_seed(&mut self, ceremony: &Ceremony, digest: Digest, actions: &mut Actions) -> bool {
+        let Some(known) = &mut self.redealing else { return false };
+        if known.own.is_some() {
+            return true;
+        }
+        let bytes: Zeroizing<[u8; 32]> = self.generator.bytes().into();
+        known.own = Some(OwnDeal { seed: Seed(bytes.clone()), keys: Vec::new(), dealt: None });
+        let sealed = symmetric::seal(&self.seed_key(&digest), [0; 12], &digest.0, bytes.as_slice());
+        let Some(value) = sealed else { return false };
+        self.rest(part_row(ceremony.key_epoch, &digest, OWN), value, actions);
+        true
+    }
+
+    fn rest(&mut self, key: Vec<u8>, value: Vec<u8>, actions: &mut Actions) {
+        self.resting.insert(key.clone(), value.clone());
+        let write = Write { table: Table::Keys, key, value: Some(value) };
+        actions.push(Action::Persist { lane: Lane::Records, writes: vec![write] });
     }
 
     /// A holder of an old share dealt.
@@ -126,43 +180,83 @@ impl Host {
         now: Now,
         host: &HostId,
         digest: Digest,
-        dealt: &KeyDeal,
+        (dealt, signature): (&KeyDeal, Ed25519Signature),
         actions: &mut Actions,
     ) {
         self.tick_redealing(now, actions);
         let Some(ceremony) = self.ground.records.committee().and_then(|committee| committee.dealing.clone()) else {
             return;
         };
-        let known = self.redealing.as_ref().filter(|known| known.ceremony == digest);
-        let Some(known) = known.filter(|_| dealt.dealer == *host) else { return };
-        let Some(index) = ceremony.dealer(host).filter(|index| !known.deals.contains_key(index)) else { return };
-        match self.receive_deal(&ceremony, dealt) {
-            Ok((verified, part)) => {
-                let Some(mesh) = self.ground.records.mesh() else { return };
-                let deal_digest = dealt.digest(mesh);
-                let (key, value) = (part_row(ceremony.key_epoch, &digest, index), wire::encode(&part));
-                self.resting.insert(key.clone(), value.clone());
-                let write = Write { table: Table::Keys, key, value: Some(value) };
-                actions.push(Action::Persist { lane: Lane::Records, writes: vec![write] });
+        if self.redealing.as_ref().is_none_or(|known| known.ceremony != digest) || dealt.dealer != *host {
+            return;
+        }
+        let (Some(index), Some(mesh)) = (ceremony.dealer(host), self.ground.records.mesh()) else { return };
+        let deal_digest = dealt.digest(mesh);
+        if let Err(check) = self.is_one_deal(host, index, deal_digest, signature) {
+            return self.catch(*host, index, check, actions);
+        }
+        if self.redealing.as_ref().is_none_or(|known| known.deals.contains_key(&index)) {
+            return;
+        }
+        match self.receive_deal(&ceremony, dealt, signature) {
+            Ok(Some((verified, part))) => {
+                self.rest(part_row(ceremony.key_epoch, &digest, index), wire::encode(&part), actions);
                 if let Some(redealing) = &mut self.redealing {
-                    redealing.deals.insert(index, verified);
+                    redealing.deals.insert(index, (verified, signature));
                 }
-                self.acknowledge(digest, index, deal_digest, actions);
+                self.acknowledge(digest, index, deal_digest, signature, actions);
             }
-            // Not acknowledged: the others are enough, or the dealing is begun anew. Who it was stands in the log.
-            Err(check) => actions.push(Action::Report(Report::BadDeal(*host, check))),
+            Ok(None) => {} // sealed to a session key of before a restart: its dealer will see the new one
+            // Not acknowledged: the others are enough, or the dealing is begun anew.
+            Err(check) => self.catch(*host, index, check, actions),
         }
     }
 
-    fn receive_deal(&self, ceremony: &Ceremony, dealt: &KeyDeal) -> Result<(DealVerified, RestingPart), Check> {
+    /// A dealer signs one deal in one dealing: of two, both signed, the second is proof.
+    fn is_one_deal(
+        &mut self,
+        host: &HostId,
+        index: ShareIndex,
+        deal: Digest,
+        signature: Ed25519Signature,
+    ) -> Result<(), Check> {
+        let records = &self.ground.records;
+        let (mesh, member) = records.mesh().zip(records.member(host)).ok_or(Check::Membership)?;
+        let redealing = self.redealing.as_mut().ok_or(Check::NotReady)?;
+        let bytes = KeyDeal::signed_bytes(mesh, &redealing.ceremony, &deal);
+        if !self.ground.suite.ed25519_holds(&member.record().transport, &bytes, &signature) {
+            return Err(Check::Deal);
+        }
+        if *redealing.seen.entry(index).or_insert(deal) == deal { Ok(()) } else { Err(Check::DealTwice) }
+    }
+
+    /// A dealer lies: the log names it, once in a dealing.
+    fn catch(&mut self, host: HostId, index: ShareIndex, check: Check, actions: &mut Actions) {
+        if self.redealing.as_mut().is_some_and(|known| known.caught.insert(index)) {
+            actions.push(Action::Report(Report::BadDeal(host, check)));
+        }
+    }
+
+    fn receive_deal(
+        &self,
+        ceremony: &Ceremony,
+        dealt: &KeyDeal,
+        signature: Ed25519Signature,
+    ) -> Result<Option<(DealVerified, RestingPart)>, Check> {
         let records = &self.ground.records;
         let (mesh, committee) = records.mesh().zip(records.committee()).ok_or(Check::NotReady)?;
         let suite = self.ground.suite.as_ref();
         let verified = DealVerified::check(suite, ceremony, Some(&committee.key.commitments), dealt)?;
-        let share = verified.open(suite, mesh, ceremony, &self.own.host, &self.attester.sessions())?;
+        let opened = verified.open(suite, mesh, ceremony, &self.own.host, &self.attester.sessions())?;
+        let Some(share) = opened else { return Ok(None) };
         let key = self.part_key(&ceremony.digest(mesh), &dealt.dealer);
         let sealed = symmetric::seal(&key, [0; 12], &dealt.digest(mesh).0, share.expose()).ok_or(Check::NotReady)?;
-        Ok((verified, RestingPart { deal: dealt.clone(), sealed }))
+        Ok(Some((verified, RestingPart { deal: dealt.clone(), signature, sealed })))
+    }
+
+    /// The seed of this host's own deal rests under another.
+    fn seed_key(&self, ceremony: &Digest) -> SecretBytes {
+        symmetric::derive(&self.own.identity.tpm_bound, Purpose::KeyDeal, &[&ceremony.0])
     }
 
     /// Each sub-share rests under a key of its own, so that no nonce is used twice.
@@ -171,20 +265,40 @@ impl Host {
     }
 
     /// Tells the leader, once it is on disk.
-    fn acknowledge(&self, ceremony: Digest, dealer: ShareIndex, deal: Digest, actions: &mut Actions) {
+    fn acknowledge(
+        &self,
+        ceremony: Digest,
+        dealer: ShareIndex,
+        deal: Digest,
+        signature: Ed25519Signature,
+        actions: &mut Actions,
+    ) {
         if let Some((_, leader)) = self.leader {
-            self.send(Lane::Records, leader, Message::KeyHeld { ceremony, dealer, deal }, actions);
+            self.send(Lane::Records, leader, Message::KeyHeld { ceremony, dealer, deal, signature }, actions);
         }
     }
 
     /// As the leader: a receiver holds a flushed sub-share.
-    pub(super) fn on_key_held(&mut self, host: HostId, ceremony: Digest, dealer: ShareIndex, deal: Digest) {
-        let is_receiver = self.ground.records.committee().and_then(|committee| committee.dealing.as_ref());
-        let is_receiver = is_receiver.is_some_and(|known| {
-            known.receiver(&host).is_some() && usize::from(dealer.0) <= known.dealers.len() && dealer != OWN
-        });
-        if let Some(redealing) = self.redealing.as_mut().filter(|known| known.ceremony == ceremony && is_receiver) {
-            redealing.held.entry(dealer).or_default().insert(host, deal);
+    pub(super) fn on_key_held(
+        &mut self,
+        host: HostId,
+        ceremony: Digest,
+        dealer: ShareIndex,
+        (deal, signature): (Digest, Ed25519Signature),
+        actions: &mut Actions,
+    ) {
+        let dealing = self.ground.records.committee().and_then(|committee| committee.dealing.as_ref());
+        let Some(dealing) = dealing.filter(|known| known.receiver(&host).is_some()) else { return };
+        let dealers = usize::from(dealer.0).checked_sub(1).and_then(|at| dealing.dealers.get(at)).copied();
+        let of_this = self.redealing.as_ref().is_some_and(|known| known.ceremony == ceremony);
+        let Some(named) = dealers.filter(|_| of_this) else { return };
+        match self.is_one_deal(&named, dealer, deal, signature) {
+            Ok(()) => {
+                let held = self.redealing.as_mut().map(|known| known.held.entry(dealer).or_default());
+                held.map(|held| held.insert(host, deal));
+            }
+            Err(Check::DealTwice) => self.catch(named, dealer, Check::DealTwice, actions),
+            Err(_) => {} // the receiver's word alone: the dealer did not sign it
         }
     }
 
@@ -196,8 +310,9 @@ impl Host {
             let held = redealing.held.get(index);
             held.is_some_and(|held| ceremony.receivers.iter().all(|host| held.get(host) == Some(&digest)))
         };
-        let dealt = redealing.deals.iter().filter(|(index, deal)| is_held(index, deal.deal().digest(view.mesh)));
-        let dealt: Vec<_> = dealt.take(t).map(|(index, deal)| (*index, deal.deal().commitments.clone())).collect();
+        let deals = redealing.deals.iter().filter(|(index, _)| !redealing.caught.contains(index));
+        let dealt = deals.filter(|(index, (deal, _))| is_held(index, deal.deal().digest(view.mesh)));
+        let dealt: Vec<_> = dealt.take(t).map(|(index, (deal, _))| (*index, deal.deal().commitments.clone())).collect();
         if dealt.len() == t {
             return Some(Step::Activate { ceremony: redealing.ceremony, dealt });
         }
@@ -226,7 +341,11 @@ impl Host {
     pub(super) fn erase_old_shares(&mut self, actions: &mut Actions) {
         let Some(setup) = self.ground.records.committee().map(|committee| &committee.key) else { return };
         let epoch = setup.key_epoch.to_be_bytes();
-        let old: Vec<Vec<u8>> = self.resting.keys().filter(|key| key.as_slice() < epoch.as_slice()).cloned().collect();
+        self.erase_resting(|key| key < epoch.as_slice(), actions);
+    }
+
+    fn erase_resting(&mut self, is_old: impl Fn(&[u8]) -> bool, actions: &mut Actions) {
+        let old: Vec<Vec<u8>> = self.resting.keys().filter(|key| is_old(key)).cloned().collect();
         let mut writes = Vec::new();
         for key in old {
             self.resting.remove(&key);

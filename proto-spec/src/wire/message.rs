@@ -323,6 +323,8 @@ pub enum Message {
         ceremony: Digest,
         /// The deal.
         deal: KeyDeal,
+        /// Its dealer's signature.
+        signature: Ed25519Signature,
     },
     /// Receiver → leader: a sub-share is checked and flushed.
     KeyHeld {
@@ -332,6 +334,8 @@ pub enum Message {
         dealer: ShareIndex,
         /// Digest of the deal.
         deal: Digest,
+        /// Its dealer's signature.
+        signature: Ed25519Signature,
     },
     /// Member → holder of a share of the mesh key: unlock my period key.
     UnlockRequest {

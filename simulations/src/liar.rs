@@ -1,0 +1,91 @@
+//! A host whose deals of the mesh key are lies. All else that it does is honest, so that nothing but the deals is tried.
+
+use std::collections::BTreeMap;
+
+use spec::credential::dealing::KeyDeal;
+use spec::suite::{Fake, Generator, Seed, Suite as _};
+use spec::types::{BlsPublic, Digest, Ed25519Signature, MeshId, SecretBytes};
+use spec::wire::Message;
+
+/// What it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// Deals to nobody.
+    Silent,
+    /// Deals what no receiver can open.
+    BadSeal,
+    /// Sub-shares that do not lie on the polynomial.
+    WrongShare,
+    /// A polynomial of another degree.
+    WrongDegree,
+    /// Another constant term than its share: that of an earlier dealing, say.
+    StaleShare,
+    /// One deal, and then another.
+    TwoDeals,
+}
+
+/// The liar.
+pub struct Liar {
+    /// Its machine.
+    pub machine: usize,
+    lie: Lie,
+    /// What it says instead, in each dealing the same to all.
+    instead: BTreeMap<Digest, KeyDeal>,
+    generator: Generator,
+}
+
+impl Liar {
+    /// A machine that lies so.
+    pub fn new(machine: usize, lie: Lie) -> Self {
+        let generator = Generator::new(&Seed([0x11; 32].into()));
+        Self { machine, lie, instead: BTreeMap::new(), generator }
+    }
+
+    /// What it sends in place of an honest message to another host, under its own transport key.
+    pub fn says(&mut self, mesh: &MeshId, transport: &SecretBytes, message: &Message) -> Vec<Message> {
+        let Message::KeyDealt { ceremony, deal, .. } = message else { return vec![message.clone()] };
+        let lie = match self.lie {
+            Lie::Silent => return Vec::new(),
+            Lie::BadSeal => {
+                let mut lie = deal.clone();
+                lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7));
+                lie
+            }
+            Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
+                let known = self.instead.get(ceremony).cloned();
+                let mut lie = known.unwrap_or_else(|| self.another(deal));
+                self.instead.insert(*ceremony, lie.clone());
+                lie.sealed.clone_from(&deal.sealed);
+                lie
+            }
+        };
+        let mut said = vec![signed(mesh, transport, *ceremony, lie)];
+        if self.lie == Lie::TwoDeals {
+            said.insert(0, message.clone());
+        }
+        said
+    }
+
+    /// A deal whose form is right, but for one thing.
+    fn another(&mut self, honest: &KeyDeal) -> KeyDeal {
+        let mut lie = honest.clone();
+        let t = u8::try_from(honest.commitments.len()).unwrap_or(2);
+        let Some(fresh) = Fake.key_deal(t, t, None, &mut self.generator) else { return lie };
+        let other = |at: usize| fresh.commitments.get(at).copied().unwrap_or(BlsPublic::ZERO);
+        match self.lie {
+            Lie::WrongDegree => lie.commitments.push(other(1)),
+            Lie::StaleShare => {
+                lie.commitments.clone_from(&fresh.commitments);
+                lie.proof = Fake.bls_prove(&fresh.secret).unwrap_or(honest.proof);
+            }
+            _ => lie.commitments.iter_mut().skip(1).for_each(|commitment| *commitment = other(1)),
+        }
+        lie
+    }
+}
+
+fn signed(mesh: &MeshId, transport: &SecretBytes, ceremony: Digest, deal: KeyDeal) -> Message {
+    let bytes = KeyDeal::signed_bytes(mesh, &ceremony, &deal.digest(mesh));
+    let signature = Fake.ed25519_sign(transport, &bytes).unwrap_or(Ed25519Signature::ZERO);
+    Message::KeyDealt { ceremony, deal, signature }
+}
