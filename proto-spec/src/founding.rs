@@ -140,9 +140,14 @@ impl Attempt {
         })
     }
 
-    /// Transport keys of those who have not proven their chips.
+    /// Transport keys of those who hold this attempt up: they have not proven their chips, or else have not dealt. Who
+    /// has not voted may know the end.
     pub fn silent(&self) -> Vec<TransportKey> {
-        self.peers.values().filter(|peer| peer.session.is_none()).map(|peer| peer.record.transport).collect()
+        let proven = self.peers.values().all(|peer| peer.session.is_some());
+        let dealt = |host| self.ceremony.dealer(host).is_some_and(|index| self.deals.contains_key(&index));
+        let waited =
+            self.peers.iter().filter(|(host, peer)| if proven { !dealt(host) } else { peer.session.is_none() });
+        waited.map(|(_, peer)| peer.record.transport).collect()
     }
 
     /// Transport keys and addresses of the other two.

@@ -29,41 +29,48 @@ pub struct Liar {
     /// Its machine.
     pub machine: usize,
     lie: Lie,
+    founds: bool,
     /// What it says instead, in each dealing the same to all.
-    instead: BTreeMap<Digest, KeyDeal>,
+    instead: BTreeMap<Vec<u8>, KeyDeal>,
     generator: Generator,
 }
 
 impl Liar {
-    /// A machine that lies so.
+    /// A machine that lies so once the mesh is founded.
     pub fn new(machine: usize, lie: Lie) -> Self {
         let generator = Generator::new(&Seed([0x11; 32].into()));
-        Self { machine, lie, instead: BTreeMap::new(), generator }
+        Self { machine, lie, founds: false, instead: BTreeMap::new(), generator }
+    }
+
+    /// A machine that lies so in the founding too.
+    pub fn founder(machine: usize, lie: Lie) -> Self {
+        Self { founds: true, ..Self::new(machine, lie) }
     }
 
     /// What it sends in place of an honest message to another host, under its own transport key.
     pub fn says(&mut self, mesh: &MeshId, transport: &SecretBytes, message: &Message) -> Vec<Message> {
-        let Message::KeyDealt { ceremony, deal, .. } = message else { return vec![message.clone()] };
-        let lie = match self.lie {
-            Lie::Silent => return Vec::new(),
-            Lie::BadSeal => {
-                let mut lie = deal.clone();
-                lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7));
-                lie
-            }
-            Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
-                let known = self.instead.get(ceremony).cloned();
-                let mut lie = known.unwrap_or_else(|| self.another(deal));
-                self.instead.insert(*ceremony, lie.clone());
-                lie.sealed.clone_from(&deal.sealed);
-                lie
-            }
+        let (dealing, deal) = match message {
+            Message::KeyDealt { ceremony, deal, .. } => (ceremony.0.to_vec(), deal),
+            Message::FoundingDeal { attempt, deal } if self.founds => (attempt.0.to_vec(), deal),
+            _ => return vec![message.clone()],
         };
-        let mut said = vec![signed(mesh, transport, *ceremony, lie)];
-        if self.lie == Lie::TwoDeals {
-            said.insert(0, message.clone());
+        let mut lie = deal.clone();
+        match self.lie {
+            Lie::Silent => return Vec::new(),
+            Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
+            Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
+                let known = self.instead.get(&dealing).cloned();
+                lie = known.unwrap_or_else(|| self.another(deal));
+                self.instead.insert(dealing, lie.clone());
+                lie.sealed.clone_from(&deal.sealed);
+            }
         }
-        said
+        let said = match message {
+            Message::KeyDealt { ceremony, .. } => signed(mesh, transport, *ceremony, lie),
+            Message::FoundingDeal { attempt, .. } => Message::FoundingDeal { attempt: *attempt, deal: lie },
+            other => other.clone(),
+        };
+        if self.lie == Lie::TwoDeals { vec![message.clone(), said] } else { vec![said] }
     }
 
     /// A deal whose form is right, but for one thing.

@@ -10,6 +10,7 @@ use spec::genesis::SignedGenesis;
 use spec::host::{LocalCommand, LocalReply, StatusReply};
 use spec::types::{BlsSignature, RequestId, ShareIndex};
 use spec::wire::Message;
+use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::run::Run;
 use vouchsafe_sim::scenario::Scenario;
 use vouchsafe_sim::world::WALL_START_MS;
@@ -215,4 +216,25 @@ fn an_admission_that_a_stranger_brings_is_refused() {
     run.settle(WAIT_MS);
     let after = run.world.machines[0].running.as_ref().expect("it runs").host.records().members().count();
     assert_eq!(before, after);
+}
+
+#[test]
+fn a_founder_whose_deal_is_a_lie_is_thrown_out_and_three_others_found() {
+    let lies = [Lie::WrongShare, Lie::WrongDegree, Lie::TwoDeals, Lie::BadSeal, Lie::Silent];
+    for (lie, liar) in lies.into_iter().flat_map(|lie| [(lie, 1), (lie, 2)]) {
+        let (mut run, genesis) = machines(4, 5);
+        run.world.liar = Some(Liar::founder(liar, lie));
+        run.world.thrown_out = Some(Vec::new());
+        for machine in 0..4 {
+            run.world.start(machine);
+            let command = run.joining(machine, &genesis, |_| {}).expect("an identity");
+            assert!(run.world.command(machine, command).is_some());
+            run.settle(2_000);
+        }
+        run.settle(5 * WAIT_MS);
+        let founded = (0..4).filter(|machine| *machine != liar).all(|machine| is_member(&mut run, machine));
+        assert!(founded, "{lie:?} by host {liar}");
+        let named = run.world.thrown_out.take().expect("who was thrown out");
+        assert!(lie == Lie::Silent || !named.is_empty(), "{lie:?} by host {liar} was not named");
+    }
 }

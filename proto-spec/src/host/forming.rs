@@ -1,16 +1,13 @@
 //! A host whose mesh is forming: gathers founders, or waits for the call; then founds with two others.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
 use super::committee::RaftRow;
+use super::gathering::{Forming, FormingRow, no_longer_forming};
 use super::joining::ALREADY;
 use super::{Action, Actions, Host, Lane, LocalId, LocalReply, Membership, Report, Table, TpmRequest, TpmUse, Write};
-use crate::attest::enroll::{JoinerKeys, answer_digest};
+use crate::attest::enroll::answer_digest;
 use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
-use crate::cms::committee::{FOUNDERS, FOUNDERS_T, seats_are_spread};
+use crate::cms::committee::FOUNDERS;
 use crate::cms::election::{Hard, LogEntry};
 use crate::cms::records::{Command, Founding, Records};
 use crate::credential::dealing::KeyDeal;
@@ -18,119 +15,11 @@ use crate::error::{Check, Failure, Misbehaved, Refused, Subject};
 use crate::founding::{Attempt, Founder, Vote, share_row};
 use crate::genesis::{GenesisVerified, SignedGenesis};
 use crate::joining::Joining;
-use crate::limits::{FOUNDING_MS, GATHERED_MAX, JOIN_RETRY_MS};
+use crate::limits::{FOUNDING_MS, JOIN_RETRY_MS};
 use crate::suite::Suite;
 use crate::ticket::{Contact, Pins, SignedTicket};
 use crate::types::{Digest, HpkePublic, Now, RequestId, SecretBytes, Time, TransportKey};
 use crate::wire::{self, EnrolHello, Message};
-
-/// What a forming host keeps on disk.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FormingRow {
-    genesis: SignedGenesis,
-    ticket: SignedTicket,
-    /// The gathering host; none where this is it.
-    contact: Option<Contact>,
-    /// Transport keys of the three in whose founding this host voted.
-    voted: Option<Vec<TransportKey>>,
-}
-
-/// The row goes.
-pub(super) fn no_longer_forming() -> Write {
-    Write { table: Table::Forming, key: b"forming".to_vec(), value: None }
-}
-
-/// A founder that came to the gathering host.
-struct Gathered {
-    founder: Founder,
-    domain: String,
-    heard: Time,
-}
-
-/// A mesh that is forming, as this host knows it.
-pub(super) struct Forming {
-    pub(super) genesis: GenesisVerified,
-    ticket: SignedTicket,
-    contact: Option<Contact>,
-    pub(super) keys: Option<JoinerKeys>,
-    gathered: BTreeMap<TransportKey, Gathered>,
-    attempt: Option<Attempt>,
-    /// The three in whose founding this host voted last. The gathering host founds with no others: one of them may
-    /// have seen the end.
-    voted: Option<Vec<TransportKey>>,
-    /// Hosts that have come, as far as this host knows; below three also where more are of too few domains.
-    pub(super) known: u8,
-    /// What is sent until the attempt ends: messages are lost, and each is taken once.
-    outbox: Vec<(Lane, TransportKey, Message)>,
-    resend_at: Time,
-}
-
-impl Forming {
-    fn new(genesis: GenesisVerified, ticket: SignedTicket, contact: Option<Contact>) -> Self {
-        Self {
-            genesis,
-            ticket,
-            contact,
-            keys: None,
-            gathered: BTreeMap::new(),
-            attempt: None,
-            voted: None,
-            known: 1,
-            outbox: Vec::new(),
-            resend_at: Time(0),
-        }
-    }
-
-    /// Whether this host voted in a founding that may have succeeded.
-    pub(super) fn has_voted(&self) -> bool {
-        self.voted.is_some()
-    }
-
-    /// Whether nothing is lost by beginning anew: it only waits for the call.
-    pub(super) fn may_begin_anew(&self) -> bool {
-        self.contact.is_some() && self.voted.is_none()
-    }
-
-    /// The two with whom this host founds, once enough have come. Hosts of other domains come first, and no tolerated
-    /// domains may hold as many shares as sign: then another host is waited for.
-    fn choose(&self) -> Option<Vec<&Gathered>> {
-        let mut domains: Vec<String> = self.ticket.ticket().map(|ticket| ticket.domain).into_iter().collect();
-        let may_found = |key: &TransportKey| self.voted.as_ref().is_none_or(|voted| voted.contains(key));
-        let mut left: Vec<&Gathered> =
-            self.gathered.iter().filter(|(key, _)| may_found(key)).map(|(_, one)| one).collect();
-        let mut chosen = Vec::new();
-        while chosen.len() + 1 < FOUNDERS && !left.is_empty() {
-            let other_domain = left.iter().position(|one| !domains.contains(&one.domain)).unwrap_or(0);
-            let one = left.remove(other_domain);
-            domains.push(one.domain.clone());
-            chosen.push(one);
-        }
-        let tolerate = self.genesis.genesis().tolerate;
-        let spread = seats_are_spread(FOUNDERS_T, tolerate, domains.iter().map(String::as_str));
-        (chosen.len() + 1 == FOUNDERS && spread).then_some(chosen)
-    }
-
-    /// When there is something to do.
-    pub(super) fn due(&self) -> Time {
-        self.resend_at
-    }
-
-    /// What tickets written now pin: there is no key yet.
-    pub(super) fn pins(&self) -> Pins {
-        Pins { mesh: *self.genesis.mesh(), key: None }
-    }
-
-    fn row(&self) -> Write {
-        let row = FormingRow {
-            genesis: self.genesis.signed().clone(),
-            ticket: self.ticket.clone(),
-            contact: self.contact.clone(),
-            voted: self.voted.clone(),
-        };
-        Write { table: Table::Forming, key: b"forming".to_vec(), value: Some(wire::encode(&row)) }
-    }
-}
 
 impl Host {
     /// Begins a mesh: this host gathers the founders.
@@ -169,54 +58,6 @@ impl Host {
         Some(())
     }
 
-    /// As the gathering host: somebody would found with us.
-    pub(super) fn gather(&mut self, now: Now, from: TransportKey, hello: &EnrolHello, actions: &mut Actions) {
-        match self.gathered(now, from, hello) {
-            Ok((genesis, known)) => {
-                self.send_joiner(Lane::Records, from, Message::EnrolForming { genesis, known }, actions);
-            }
-            Err(check) => self.refuse_joiner(from, hello.request, check, actions),
-        }
-    }
-
-    fn gathered(&mut self, now: Now, from: TransportKey, hello: &EnrolHello) -> Result<(SignedGenesis, u8), Check> {
-        use crate::attest::enroll::Candidate;
-        use crate::ticket::TicketVerified;
-        let suite = self.ground.suite.clone();
-        let forming = self.forming.as_mut().ok_or(Check::NotReady)?;
-        if forming.contact.is_some() {
-            return Err(Check::Forming);
-        }
-        if hello.keys.transport != from {
-            return Err(Check::Transport);
-        }
-        let ticket = TicketVerified::check(suite.as_ref(), &forming.genesis, &hello.ticket, now.wall_ms)?;
-        let candidate = Candidate::check(suite.as_ref(), &forming.genesis, &ticket, &hello.keys, now.wall_ms)?;
-        if candidate.record().role != crate::membership::Role::Host {
-            return Err(Check::Forming); // whoever only reads joins when there is a mesh
-        }
-        let heard = now.monotonic;
-        let (candidate_ticket, candidate_eks) = (&hello.ticket, &hello.keys.eks);
-        forming.gathered.retain(|_, one| heard.0.saturating_sub(one.heard.0) < FOUNDING_MS);
-        // One machine and one ticket come once, whatever keys they show.
-        let same = |other: &Gathered| {
-            let hello = &other.founder.hello;
-            hello.ticket.bytes == candidate_ticket.bytes || hello.keys.eks == *candidate_eks
-        };
-        forming.gathered.retain(|key, other| *key == from || !same(other));
-        if forming.gathered.len() >= GATHERED_MAX && !forming.gathered.contains_key(&from) {
-            return Err(Check::Capacity);
-        }
-        let founder = Founder { hello: hello.clone() };
-        let domain = candidate.record().domain.clone();
-        forming.gathered.insert(from, Gathered { founder, domain, heard });
-        // Three of too few domains do not found: they are as good as two.
-        let enough = forming.choose().is_some();
-        let known = if enough { forming.gathered.len() + 1 } else { forming.gathered.len().min(FOUNDERS - 2) + 1 };
-        forming.known = u8::try_from(known).unwrap_or(u8::MAX);
-        Ok((forming.genesis.signed().clone(), forming.known))
-    }
-
     /// The mesh that this joiner came to is forming.
     pub(super) fn on_forming(
         &mut self,
@@ -250,11 +91,9 @@ impl Host {
         if let Some(forming) = &mut self.forming
             && forming.attempt.as_ref().is_some_and(|attempt| now.monotonic >= attempt.deadline)
         {
-            // Whoever did not answer its challenge is not called again before it says hello anew.
+            // Whoever did not answer is not called again before it says hello anew, and comes last then.
             let silent = forming.attempt.as_ref().map(Attempt::silent).unwrap_or_default();
-            forming.gathered.retain(|key, _| !silent.contains(key));
-            forming.attempt = None;
-            forming.outbox.clear();
+            forming.give_up(&silent);
         }
         self.call_founders(now, actions);
         let Some(forming) = &mut self.forming else { return };
@@ -543,9 +382,7 @@ impl Host {
 
     fn founding_failed(&mut self, from: TransportKey, check: Check, actions: &mut Actions) {
         if let Some(forming) = &mut self.forming {
-            forming.attempt = None;
-            forming.outbox.clear();
-            forming.gathered.remove(&from);
+            forming.give_up(&[from]);
         }
         let subject = Subject::Request;
         self.refusal(Refused::new(check, subject), actions);

@@ -1,6 +1,6 @@
 //! A host that becomes a member: of a mesh that it joins, or, while that is forming, founds with two others.
 
-use super::forming::no_longer_forming;
+use super::gathering::no_longer_forming;
 use super::{Actions, Host, Lane, LocalId, LocalReply, Membership, Report, TpmReply, TpmRequest, TpmUse};
 use crate::attest::enroll::JoinerKeys;
 use crate::attest::policy::DEFAULT_PCRS;

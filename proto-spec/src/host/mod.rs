@@ -9,6 +9,7 @@ mod epochs;
 mod event;
 mod following;
 mod forming;
+mod gathering;
 mod holding;
 mod joining;
 mod lanes;
@@ -63,7 +64,7 @@ use crate::view::View;
 use crate::wire::{Address, DealBundle, Message, Presence};
 
 use committee::Seated;
-use forming::Forming;
+use gathering::Forming;
 use own::Own;
 use redealing::Redealing;
 use seats::Watch;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::committee::RaftRow;
-use super::forming::FormingRow;
+use super::gathering::FormingRow;
 use super::own::Own;
 use super::{Config, Ground, Host, Identity, Membership, Saved};
 use crate::beacon::{Calendar, Epochs, SignedBeacon};
