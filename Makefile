@@ -47,6 +47,7 @@ testnet: build
 	target/debug/testnet run failover --rounds $(ROUNDS)
 	target/debug/testnet run partition --rounds 5
 	target/debug/testnet run restart-one --rounds 5
+	target/debug/testnet run registers --rounds 125
 	target/debug/testnet run grow
 	target/debug/testnet run outside
 	target/debug/testnet run chips

@@ -43,6 +43,21 @@ fn p4_when_the_leader_is_killed_another_goes_on_and_nothing_is_lost_or_doubled()
 }
 
 #[test]
+fn a_leader_that_is_cut_off_answers_nobody_and_the_majority_goes_on() {
+    run("partition", &["--rounds", "1"]);
+}
+
+#[test]
+fn a_host_that_starts_while_it_is_cut_off_stays_locked_until_its_peers_hear_it() {
+    run("restart-one", &["--rounds", "1"]);
+}
+
+#[test]
+fn some_order_explains_what_clients_were_told_under_kills_and_partitions() {
+    run("registers", &["--rounds", "2"]);
+}
+
+#[test]
 fn a_slow_chip_keeps_up_and_a_sick_one_takes_out_its_own_host_until_it_works_again() {
     run("chips", &[]);
 }

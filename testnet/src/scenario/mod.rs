@@ -8,6 +8,7 @@ mod load;
 mod outside;
 mod partition;
 mod powercut;
+mod registers;
 mod restart;
 mod restart_one;
 
@@ -65,13 +66,14 @@ const fn scenario(name: &'static str, hosts: usize, cabling: Cabling, script: Sc
     Scenario { name, hosts, cabling, enrolled: true, script }
 }
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     scenario("keep", 9, Cabling::Loopback, keep::play),
     scenario("restart", 5, Cabling::Loopback, restart::play),
     scenario("restart-one", 5, Cabling::Own, restart_one::play),
     scenario("powercut", 5, Cabling::Loopback, powercut::play),
     scenario("failover", 7, Cabling::Loopback, failover::play),
     scenario("partition", 5, Cabling::Own, partition::play),
+    scenario("registers", 5, Cabling::Own, registers::play),
     Scenario { enrolled: false, ..scenario("grow", 9, Cabling::Loopback, grow::play) },
     scenario("outside", 3, Cabling::Loopback, outside::play),
     scenario("chips", 3, Cabling::Loopback, chips::play),
