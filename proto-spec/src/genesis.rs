@@ -5,8 +5,9 @@ use serde_bytes::ByteBuf;
 use thiserror::Error;
 
 use crate::limits::{
-    CERTIFICATE_MAX, DOMAINS_MAX, EK_HASHES_MAX, EK_ROOTS_MAX, EPOCH_MS_MAX, EPOCH_MS_MIN, GENESIS_MAX, OPERATORS_MAX,
-    PCRS_MAX, RECIPIENT_TEXT_MAX, RECIPIENTS_MAX, SSHSIG_MAX, TESTNET_EPOCH_MS_MIN,
+    CERTIFICATE_MAX, COMMITTEE_MAX, COMMITTEE_MIN, DOMAINS_MAX, EK_HASHES_MAX, EK_ROOTS_MAX, EPOCH_MS_MAX,
+    EPOCH_MS_MIN, GENESIS_MAX, OPERATORS_MAX, PCRS_MAX, RECIPIENT_TEXT_MAX, RECIPIENTS_MAX, SSHSIG_MAX,
+    TESTNET_EPOCH_MS_MIN,
 };
 use crate::suite::Suite;
 use crate::types::{Digest, MeshId, SshKey, sha256};
@@ -45,6 +46,8 @@ pub struct Genesis {
     pub epoch_ms: u64,
     /// Hostile domains tolerated (*a*).
     pub tolerate: u8,
+    /// Seats of the committee once there are hosts enough: odd, 3 to 21.
+    pub committee: u8,
     /// The administrative domains.
     pub domains: Vec<Domain>,
     /// X.509 certificates (DER) at which an EK chain may end.
@@ -79,6 +82,7 @@ impl Genesis {
         let names: std::collections::BTreeSet<&str> = domains.iter().map(|domain| domain.name.as_str()).collect();
         let operators: Vec<&SshKey> = self.operators().collect();
         let distinct: std::collections::BTreeSet<&&SshKey> = operators.iter().collect();
+        let seats = COMMITTEE_MIN..=COMMITTEE_MAX;
         let checks = [
             ("name", text::is_name(&self.name)),
             ("epoch_ms", (shortest..=EPOCH_MS_MAX).contains(&self.epoch_ms)),
@@ -88,6 +92,7 @@ impl Genesis {
             ("operators", distinct.len() == operators.len()),
             ("recovery", domains.iter().all(|domain| within(&domain.recovery, RECIPIENTS_MAX, RECIPIENT_TEXT_MAX))),
             ("tolerate", usize::from(self.tolerate) < domains.len() && (self.tolerate == 0 || domains.len() >= 3)),
+            ("committee", self.committee % 2 == 1 && seats.contains(&usize::from(self.committee))),
             ("ek_roots", self.ek_roots.len() <= EK_ROOTS_MAX),
             ("ek_roots", self.ek_roots.iter().all(|root| root.len() <= CERTIFICATE_MAX)),
             ("ek_hashes", self.ek_hashes.len() <= EK_HASHES_MAX),

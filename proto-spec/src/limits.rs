@@ -114,6 +114,8 @@ pub const EPOCH_MS_MAX: u64 = 3_600_000;
 pub const QUOTE_RETRY_MS: u64 = 500;
 /// Refusals that a host remembers for `status`.
 pub const REFUSALS_KEPT: usize = 64;
+/// Seats of the smallest committee: fewer cannot lose one.
+pub const COMMITTEE_MIN: usize = 3;
 /// Seats of the largest committee: beyond it an epoch's partial signatures cost more than they add.
 pub const COMMITTEE_MAX: usize = 21;
 /// A tick of the election's time.

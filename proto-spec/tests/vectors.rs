@@ -92,6 +92,7 @@ fn good_genesis() -> Genesis {
         created_ms: NOW_MS - 1_000,
         epoch_ms: 10_000,
         tolerate: 1,
+        committee: 5,
         domains: vec![domain("a", 1), domain("b", 2), domain("c", 3)],
         ek_roots: vec![ByteBuf::from(vec![0x30, 0x82])],
         ek_hashes: Vec::new(),
@@ -125,6 +126,9 @@ fn genesis_cases(cases: &mut Vec<Value>) {
     changed("an epoch too short for a real mesh", "epoch_ms", |g| g.epoch_ms = 4_999);
     changed("more hostile domains tolerated than there may be", "tolerate", |g| g.tolerate = 3);
     changed("two domains cannot tolerate one", "tolerate", |g| drop(g.domains.pop()));
+    changed("a committee that could split in two halves", "committee", |g| g.committee = 4);
+    changed("a committee of one", "committee", |g| g.committee = 1);
+    changed("a committee beyond the largest", "committee", |g| g.committee = 23);
     changed("a name with a line feed", "name", |g| g.name = "a\nb".to_owned());
     changed("two domains of one name", "domains", |g| g.domains[1].name = "a".to_owned());
     changed("a domain without an operator", "operators", |g| g.domains[2].operators.clear());

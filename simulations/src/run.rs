@@ -131,6 +131,9 @@ pub fn operator(domain: usize) -> SshKey {
     SshKey([u8::try_from(domain).unwrap_or(0) + 1; 32])
 }
 
+/// Seats of every simulated committee.
+const COMMITTEE: u8 = 5;
+
 /// The owner of all credentials.
 pub(crate) const OWNER: SshKey = SshKey([0xaa; 32]);
 
@@ -228,6 +231,7 @@ impl Run {
             created_ms: WALL_START_MS,
             epoch_ms: scenario.epoch_ms,
             tolerate: 1,
+            committee: COMMITTEE,
             domains: DOMAINS.iter().enumerate().map(domain).collect(),
             ek_roots: Vec::new(),
             ek_hashes: self.world.machines.iter().filter_map(ek_hash).collect(),
@@ -440,7 +444,7 @@ impl Run {
         let running = self.world.machines.iter().find_map(|machine| machine.running.as_ref());
         let committee = running.and_then(|running| running.host.records().committee().cloned());
         let Some(committee) = committee else { return };
-        let (voters, wanted) = (committee.voters(), wanted(self.hosts));
+        let (voters, wanted) = (committee.voters(), wanted(self.hosts, COMMITTEE));
         if voters.len() != wanted || committee.key.holders != voters {
             let (seats, holders) = (committee.seats.len(), committee.key.holders.len());
             self.not_live.push(format!("{seats} seats and {holders} shares of the mesh key, and not {wanted}"));

@@ -60,6 +60,9 @@ pub(super) struct Init {
     /// Hostile domains tolerated; 1, or 0 with fewer than three domains.
     #[arg(long)]
     tolerate_domains: Option<u8>,
+    /// Seats of the committee once there are hosts enough: odd, 3 to 21.
+    #[arg(long, default_value_t = 5)]
+    committee: u8,
     /// age recipient of a domain's recovery files, as DOMAIN=RECIPIENT.
     #[arg(long)]
     recovery: Vec<String>,
@@ -135,6 +138,7 @@ impl Init {
             created_ms: clock::now().wall_ms / 1_000 * 1_000,
             epoch_ms: self.epoch_ms,
             tolerate: self.tolerate_domains.unwrap_or(u8::from(domains.len() >= 3)),
+            committee: self.committee,
             domains,
             ek_roots: self.ek_roots()?,
             ek_hashes: self.ek_hash.iter().map(hash).collect::<Result<_, _>>()?,

@@ -8,14 +8,14 @@ use super::election::SeatChange;
 use crate::credential::dealing::{Ceremony, index_in};
 use crate::error::Check;
 use crate::header::{HeaderVerified, SignedHeader};
-use crate::limits::COMMITTEE_MAX;
+use crate::limits::{COMMITTEE_MAX, COMMITTEE_MIN};
 use crate::membership::MemberRecord;
 use crate::suite::{MeshKey, Suite};
 use crate::types::{BlsPublic, Digest, HostId, MeshId, Purpose, Round, ShareIndex};
 use crate::wire;
 
 /// Seats of the first committee.
-pub const FOUNDERS: usize = 3;
+pub const FOUNDERS: usize = COMMITTEE_MIN;
 /// Shares of the first mesh key that sign: a majority.
 pub const FOUNDERS_T: u8 = 2;
 
@@ -331,13 +331,11 @@ pub fn redealt(
     if sum.first() == old.commitments.first() { Ok(sum) } else { Err(Check::Deal) }
 }
 
-/// Seats that a mesh of so many hosts wants: five, three while there are fewer hosts.
-pub fn wanted(hosts: usize) -> usize {
-    if hosts >= SEATS_DEFAULT { SEATS_DEFAULT } else { FOUNDERS }
+/// Seats that a mesh of so many hosts wants, of those that its genesis asks for: always an odd number.
+pub fn wanted(hosts: usize, committee: u8) -> usize {
+    let most = hosts.min(usize::from(committee));
+    (most - usize::from(most.is_multiple_of(2) && most > 0)).max(FOUNDERS)
 }
-
-/// Seats of a mesh with hosts enough.
-const SEATS_DEFAULT: usize = 5;
 
 /// Who sits next: of the domain with the fewest seats, then of the region with the fewest; among equals the lowest
 /// identity. A function of the records and of who stands.
@@ -397,6 +395,14 @@ mod tests {
             (ShareIndex(index), Fake.key_deal(ceremony.t, n, Some(share), &mut generator).unwrap().commitments)
         };
         vec![one(1), one(2)]
+    }
+
+    #[test]
+    fn a_committee_grows_with_its_mesh_by_odd_numbers_up_to_what_the_genesis_asks_for() {
+        let seats = |committee| (0..=8).map(|hosts| wanted(hosts, committee)).collect::<Vec<_>>();
+        assert_eq!(seats(5), [3, 3, 3, 3, 3, 5, 5, 5, 5]);
+        assert_eq!(seats(3), [3; 9]);
+        assert_eq!(seats(21), [3, 3, 3, 3, 3, 5, 5, 7, 7]);
     }
 
     #[test]

@@ -92,7 +92,8 @@ impl Host {
     }
 
     fn wanted_seats(&self, view: View<'_>) -> usize {
-        wanted(view.records.roll().staying_hosts().count())
+        let asked = view.records.genesis().map_or(0, |genesis| genesis.genesis().committee);
+        wanted(view.records.roll().staying_hosts().count(), asked)
     }
 
     /// Voters that are to stay, in the order of their identities: not who leaves, who is long gone, or is too many.
