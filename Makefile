@@ -2,6 +2,7 @@
 # make test      sets the machine up and runs all tests
 # make verify    formats, lints, docs, licences and bans: changes nothing, runs no tests
 # make fix       writes what verify only checks
+# make bench     puts and reads beside etcd, beacons and CPU at committees of 3 to 21
 # make sim       a long random search for faults in simulation (SEEDS=2000)
 # make testnet   the scenarios on real daemons at length (ROUNDS=20)
 
@@ -9,7 +10,7 @@ SEEDS ?= 2000
 ROUNDS ?= 20
 RUNNER := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: demo test verify fix setup build sim testnet
+.PHONY: demo test verify fix setup build bench sim testnet
 
 setup:
 	@scripts/setup
@@ -34,6 +35,11 @@ verify: setup
 fix: setup
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
+
+bench:
+	@scripts/setup etcd-server etcd-client
+	cargo build --release --locked -p vouchsafe -p vouchsafe-testnet
+	@target/release/testnet bench
 
 sim: build
 	target/debug/sim swarm crash --seeds $(SEEDS)

@@ -2,6 +2,7 @@
 //!
 //! It runs the built binaries and imports no code of theirs.
 
+pub mod bench;
 pub mod children;
 pub mod command;
 pub mod demo;

@@ -13,6 +13,8 @@ use crate::{children, tpm};
 
 /// Ports of one machine: chip, its control, the proxy, its control, the daemon.
 pub const PORTS: u16 = 5;
+/// What daemons log: all that they say themselves.
+const LOG: &str = "info,vouchsafe=debug,libp2p=warn,sled=warn";
 /// How long a daemon may take until its socket answers.
 const START: Duration = Duration::from_secs(60);
 
@@ -183,6 +185,7 @@ impl Machine {
                 .arg("daemon")
                 .env("TSS2_LOG", "all+none")
                 .env("NO_COLOR", "1")
+                .env("VOUCHSAFE_LOG", std::env::var("VOUCHSAFE_LOG").as_deref().unwrap_or(LOG))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(self.log("daemon.log")?),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use vouchsafe_testnet::mesh::{Cabling, Mesh, TestnetError, plans};
 use vouchsafe_testnet::scenario::{self, Options};
-use vouchsafe_testnet::{children, demo, proxy};
+use vouchsafe_testnet::{bench, children, demo, proxy};
 
 /// A mesh of real daemons on this machine.
 #[derive(Parser)]
@@ -46,6 +46,8 @@ enum Verb {
         #[command(flatten)]
         options: Options,
     },
+    /// Measure puts, reads, beacons and the CPU of a round; each line of output is one figure.
+    Bench(bench::Options),
     /// Show the main job to a person.
     Demo {
         /// Leave the mesh running.
@@ -133,6 +135,7 @@ fn run(verb: Verb) -> Result<(), TestnetError> {
             Ok(())
         }
         Verb::Run { scenario, options } => scenario::run(&scenario, &options),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Demo { keep, credential } => demo::run(keep, credential.as_deref()),
         Verb::TpmProxy { .. } => Ok(()),
     }

@@ -60,6 +60,9 @@ pub enum Cabling {
     Own,
 }
 
+/// Seats of a committee, unless somebody wants another one.
+const COMMITTEE: u8 = 5;
+
 /// A mesh.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Mesh {
@@ -69,6 +72,8 @@ pub struct Mesh {
     pub machines: Vec<Machine>,
     /// Their cables, where they have a network of their own.
     pub network: Option<Network>,
+    /// Seats that its committee is to have.
+    pub committee: u8,
     domains: usize,
 }
 
@@ -117,7 +122,8 @@ impl Mesh {
             Cabling::Loopback => None,
             Cabling::Own => Some(Network::lay(plans.len())?),
         };
-        let mut mesh = Self { machines: Vec::new(), domains: domains.len(), folder: folder.clone(), network };
+        let (committee, domains) = (COMMITTEE, domains.len());
+        let mut mesh = Self { machines: Vec::new(), domains, folder: folder.clone(), network, committee };
         // All at once, so that no two machines are given the same.
         let count = u16::try_from(plans.len()).map_err(|_| TestnetError::Ports)?;
         let first = free_ports(count.saturating_mul(PORTS))?;
@@ -205,9 +211,9 @@ impl Mesh {
     /// What the command says.
     pub fn found(&self) -> Result<Said, TestnetError> {
         let founder = self.founder()?;
-        let epoch = EPOCH_MS.to_string();
-        let mut arguments: Vec<String> =
-            ["init", "--mesh", "demo", "--testnet", "--epoch-ms", &epoch].map(str::to_owned).to_vec();
+        let (epoch, committee) = (EPOCH_MS.to_string(), self.committee.to_string());
+        let terms = ["init", "--mesh", "demo", "--testnet", "--epoch-ms", &epoch, "--committee", &committee];
+        let mut arguments: Vec<String> = terms.map(str::to_owned).to_vec();
         let own = &founder.plan;
         arguments
             .extend(["--name", &own.name, "--region", &own.region, "--own-domain", &own.domain].map(str::to_owned));

@@ -162,8 +162,8 @@ fn serve_client(mesh: &Mesh, shared: &Round, mut random: ChaCha20Rng) {
     };
     while Instant::now() < shared.until {
         let Some(machine) = hosts.get(below(hosts.len())) else { return };
-        let is_away = locked(&shared.cut_off).contains(&machine.plan.name)
-            && below(usize::try_from(AWAY).unwrap_or(1)) != 0;
+        let is_away =
+            locked(&shared.cut_off).contains(&machine.plan.name) && below(usize::try_from(AWAY).unwrap_or(1)) != 0;
         if is_away || locked(&shared.dead).contains(&machine.plan.name) {
             continue;
         }
