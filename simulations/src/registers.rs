@@ -97,6 +97,10 @@ impl Run {
     /// A machine crashes: who waited there is told nothing any more.
     pub(crate) fn crash(&mut self, machine: usize) {
         self.world.crash(machine);
+        self.hang_up_at(machine);
+    }
+
+    pub(crate) fn hang_up_at(&mut self, machine: usize) {
         self.hang_up(|open| open.gateway == machine);
     }
 

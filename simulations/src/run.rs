@@ -95,10 +95,11 @@ pub struct Run {
 
 /// Runs a scenario.
 pub fn run(name: &str, scenario: &Scenario, hosts: usize, seed: u64, acknowledge_before_flush: bool) -> Outcome {
-    let mut run = Run::new(scenario, hosts, seed);
+    let mut run = Run::new(scenario, hosts, if scenario.boundaries { 1 } else { seed });
     run.world.acknowledges_before_flush = acknowledge_before_flush;
     let mut crashes = 0;
     if run.enrol_all(scenario) {
+        run.world.crash_before = scenario.boundaries.then_some(run.world.performed + seed);
         crashes = run.load(scenario);
         run.peace();
         run.puts_work_again();
@@ -355,6 +356,11 @@ impl Run {
         self.world.faults = true;
         for (at, fault) in plan {
             self.settle((start + at).saturating_sub(self.world.now_ms));
+            if let Some(machine) = self.world.fallen.take() {
+                crashes += 1;
+                self.hang_up_at(machine);
+                down.insert(machine, self.world.now_ms);
+            }
             let back: BTreeSet<usize> =
                 down.iter().filter(|(_, until)| self.world.now_ms >= **until).map(|(number, _)| *number).collect();
             for number in back {
@@ -379,6 +385,8 @@ impl Run {
                 }
             }
         }
+        self.world.crash_before = None;
+        crashes += u64::from(self.world.fallen.take().is_some());
         // A power cut of all, in the middle of what is under way.
         if scenario.crashes > 0 {
             for number in 0..self.hosts {

@@ -31,6 +31,10 @@ pub struct Scenario {
     /// Wall clocks that jump ahead in that time, and back.
     #[serde(default)]
     pub clock_jumps: u64,
+    /// The seed draws nothing: it is the number of the action before which its host crashes, in a run that is otherwise
+    /// the same each time.
+    #[serde(default)]
+    pub boundaries: bool,
     /// Delay of a message, from and to.
     pub delay_ms: [u64; 2],
     /// Time of a write, from and to.
@@ -50,7 +54,8 @@ pub enum ScenarioError {
     Form(String, toml::de::Error),
 }
 
-const SCENARIOS: [(&str, &str); 4] = [
+const SCENARIOS: [(&str, &str); 5] = [
+    ("boundaries", include_str!("../scenarios/boundaries.toml")),
     ("calm", include_str!("../scenarios/calm.toml")),
     ("crash", include_str!("../scenarios/crash.toml")),
     ("registers", include_str!("../scenarios/registers.toml")),

@@ -113,6 +113,12 @@ pub struct World {
     trace: Sha256,
     /// Messages sent.
     pub messages: u64,
+    /// Actions done,
+    pub performed: u64,
+    /// and that before which its host crashes.
+    pub crash_before: Option<u64>,
+    /// The host that did.
+    pub fallen: Option<usize>,
 }
 
 impl World {
@@ -139,6 +145,9 @@ impl World {
             next_local: 0,
             trace: Sha256::new(),
             messages: 0,
+            performed: 0,
+            crash_before: None,
+            fallen: None,
         }
     }
 
@@ -297,6 +306,14 @@ impl World {
     }
 
     fn perform(&mut self, machine: usize, action: Action) {
+        if self.machines.get(machine).is_none_or(|machine| machine.running.is_none()) {
+            return; // it crashed before an action of the same batch
+        }
+        self.performed += 1;
+        if self.crash_before == Some(self.performed) {
+            self.fallen = Some(machine);
+            return self.crash(machine);
+        }
         let delay = self.random.between(self.scenario.delay_ms);
         match action {
             Action::Persist { lane, writes } => self.persist(machine, lane, writes),

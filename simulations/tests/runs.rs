@@ -47,6 +47,22 @@ fn p4_one_host_leads_a_term_and_nothing_is_lost_under_partitions_and_clock_jumps
 }
 
 #[test]
+fn p3_holds_wherever_between_two_actions_a_host_crashes() {
+    // Every 41st boundary here; `sim swarm boundaries` takes them all.
+    let (mut crashed, mut acknowledged) = (0, 0);
+    for boundary in (1..).step_by(41) {
+        let run = outcome("boundaries", 5, boundary, false);
+        assert!(run.ok, "sim run boundaries --hosts 5 --seed {boundary}: {:?}", run.findings);
+        if run.crashes == 0 {
+            break; // the load was over before that many actions
+        }
+        crashed += 1;
+        acknowledged += run.acknowledged;
+    }
+    assert!(crashed > 20 && acknowledged > 20, "{crashed} crashes, {acknowledged} puts: the runs show nothing");
+}
+
+#[test]
 fn a_host_that_acknowledges_before_the_flush_is_found() {
     let found = (1..=20).filter(|seed| !outcome("crash", 7, *seed, true).ok).count();
     assert!(found >= 4, "the planted fault was found by {found} of 20 seeds only");
