@@ -4,6 +4,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 
 use spec::host::Host;
+use spec::genesis::PROTOCOL_VERSION;
 use spec::suite::{Real, Seed};
 use spec::wire::Address;
 use thiserror::Error;
@@ -86,7 +87,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     getrandom::fill(seed.as_mut()).map_err(|error| IdentityError::Randomness(error.to_string()))?;
     let (network, ends) = Network::listen(&loaded.identity.transport, &config.listen).await?;
     let saved = store.saved()?;
-    let host = Host::restore(spec::host::Config { address }, loaded.identity, Arc::new(Real), &Seed(seed), saved)?;
+    let host = Host::restore(spec::host::Config { address, newest: PROTOCOL_VERSION }, loaded.identity, Arc::new(Real), &Seed(seed), saved)?;
     let (done, done_end) = mpsc::unbounded_channel();
     let disk = Disk::start(store, done).map_err(|error| DaemonError::System("the store's thread", error))?;
     let (requests, locals) = mpsc::channel(LOCAL_QUEUE);

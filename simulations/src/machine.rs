@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use spec::genesis::PROTOCOL_VERSION;
 use spec::host::{Config, Host, Identity, Lanes, RestoreError};
 use spec::suite::{Fake, Suite as _};
 use spec::types::{SecretBytes, Time, TransportKey};
@@ -35,6 +36,8 @@ pub struct Machine {
     pub incarnation: u64,
     /// Its transport key.
     pub transport: TransportKey,
+    /// Newest version of the records that its binary reads.
+    pub newest: u16,
     secrets: [[u8; 32]; 3],
 }
 
@@ -43,7 +46,16 @@ impl Machine {
     pub fn new(name: String, random: &mut Random) -> Self {
         let secrets = [random.bytes(), random.bytes(), random.bytes()];
         let transport = Fake.ed25519_public(&SecretBytes::copy_of(&secrets[0])).unwrap_or(TransportKey::ZERO);
-        Self { name, tpm: Tpm::new(random), disk: Disk::default(), running: None, incarnation: 0, transport, secrets }
+        Self {
+            name,
+            tpm: Tpm::new(random),
+            disk: Disk::default(),
+            running: None,
+            incarnation: 0,
+            transport,
+            newest: PROTOCOL_VERSION,
+            secrets,
+        }
     }
 
     /// The seed of its transport key, for a host that is to lie.
@@ -66,7 +78,7 @@ impl Machine {
             ak: self.tpm.ak(),
             map_recipient: format!("age1{}", self.name),
         };
-        let config = Config { address: Address(self.name.clone()) };
+        let config = Config { address: Address(self.name.clone()), newest: self.newest };
         let host = Host::restore(config, identity, Arc::new(Fake), &random.seed(), self.disk.saved())?;
         self.incarnation += 1;
         self.running = Some(Running { host, lanes: Lanes::default(), wake_at: None });

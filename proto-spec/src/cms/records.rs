@@ -14,7 +14,7 @@ use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::placement::{self, Candidate, spread_holds};
 use crate::credential::split::commitments_digest;
 use crate::error::Check;
-use crate::genesis::{GenesisVerified, PROTOCOL_VERSION, SignedGenesis};
+use crate::genesis::{GenesisVerified, SignedGenesis};
 use crate::header::Header;
 use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX};
 use crate::membership::{Admission, Member, MemberRecord, Role};
@@ -110,6 +110,11 @@ pub enum Command {
         /// The member.
         host: HostId,
     },
+    /// The records are read by the next version of the rules from here on.
+    Version {
+        /// That version.
+        version: u16,
+    },
 }
 
 impl Command {
@@ -168,6 +173,8 @@ pub enum Effect {
     Leaving(HostId),
     /// A member left.
     Left(HostId),
+    /// The records are read by this version from here on.
+    VersionRaised(u16),
     /// Nothing: a leader began its term.
     Nothing,
 }
@@ -230,9 +237,6 @@ impl Records {
         if grows && self.applied >= LOG_ENTRIES_MAX {
             return Err(Check::Capacity);
         }
-        if self.founded.is_some() && self.protocol_version != PROTOCOL_VERSION {
-            return Err(Check::Record);
-        }
         // What Raft made of it is what it says.
         if entry.change != command.change() {
             return Err(Check::Record);
@@ -249,6 +253,29 @@ impl Records {
             Command::Leave { host } => self.leave(&host),
             Command::Epoch { beacon } => self.close_header(suite, &beacon),
             Command::Committee(step) => self.change_committee(suite, &step),
+            Command::Version { version } => self.raise_version(version),
+        }
+    }
+
+    /// Everybody reads the records by the next version from here on: rules that differ ask for it.
+    fn raise_version(&mut self, version: u16) -> Result<Effect, Check> {
+        if self.founded.is_none() || self.protocol_version.checked_add(1) != Some(version) {
+            return Err(Check::Record);
+        }
+        self.protocol_version = version;
+        Ok(Effect::VersionRaised(version))
+    }
+
+    /// The version by which the records are read; 0 before there is a mesh.
+    pub fn protocol_version(&self) -> u16 {
+        self.protocol_version
+    }
+
+    /// The version that an entry asks for, which a binary must know before it applies it.
+    pub fn version_of(entry: &LogEntry) -> Option<u16> {
+        match wire::decode::<Command>(&entry.command, ENTRY_MAX) {
+            Ok(Command::Version { version }) => Some(version),
+            _ => None,
         }
     }
 

@@ -27,6 +27,8 @@ use crate::wire::{Address, DealBundle, EnrolHello, Holder, Presence, PutReceipt,
 struct Sighting {
     appraised: Result<Appraised, Check>,
     address: Address,
+    /// Newest version of the records that it reads.
+    newest: u16,
     /// Nothing reached it since it was heard last: no new share goes there.
     is_lost: bool,
 }
@@ -146,15 +148,22 @@ impl State {
         Ok(record)
     }
 
-    /// Appraises a member's evidence of this epoch and remembers where it is.
-    pub fn see(&mut self, view: View<'_>, host: &HostId, signed: &SignedEvidence, address: Address) {
+    /// Appraises a member's evidence of this epoch and remembers where it is, and the newest version of the records that
+    /// it reads.
+    pub fn see(
+        &mut self,
+        view: View<'_>,
+        host: &HostId,
+        signed: &SignedEvidence,
+        (address, newest): (Address, u16),
+    ) {
         let appraised = view.appraise(signed).map(|(appraised, _)| appraised);
         let known = self.seen.get_mut(host);
         match (known, appraised) {
             // Messages overtake each other: what comes late takes nothing back.
             (Some(known), Err(Check::EvidenceStale)) => known.address = address,
             (Some(known), Ok(late)) if known.is_newer_than(view, &late) => known.address = address,
-            (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address, is_lost: false })),
+            (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address, newest, is_lost: false })),
         }
     }
 
@@ -239,6 +248,12 @@ impl State {
     /// Whether a member has shown good evidence of a current epoch.
     pub fn stands(&self, view: View<'_>, host: &HostId) -> bool {
         self.evidence(view, host).is_some()
+    }
+
+    /// Whether everybody who stands reads this version of the records.
+    pub fn all_read(&self, view: View<'_>, version: u16) -> bool {
+        let mut standing = self.seen.iter().filter(|(host, _)| self.stands(view, host));
+        standing.all(|(_, sighting)| sighting.newest >= version)
     }
 
     /// The session key in a member's current, good evidence.

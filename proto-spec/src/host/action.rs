@@ -182,6 +182,10 @@ pub enum Report {
     KeyDealt(u64),
     /// A host left the mesh.
     Left(HostId),
+    /// The records are read by this version from here on.
+    VersionRaised(u16),
+    /// The mesh went on to this version, which this binary does not know: it neither applies, votes, signs nor releases.
+    Outgrown(u16),
     /// Its peers unlocked this host.
     Unlocked,
     /// A record was refused by the state: it changed nothing.

@@ -170,7 +170,7 @@ impl Host {
         from: TransportKey,
         host: HostId,
         evidence: &SignedEvidence,
-        address: Address,
+        whereabouts: (Address, u16),
         actions: &mut Actions,
     ) {
         if evidence.evidence.host != host {
@@ -178,7 +178,7 @@ impl Host {
             return;
         }
         if let Some(view) = self.ground.view(now, self.header.as_ref()) {
-            self.coordinator.see(view, &host, evidence, address);
+            self.coordinator.see(view, &host, evidence, whereabouts);
         }
     }
 

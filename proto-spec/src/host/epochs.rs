@@ -252,6 +252,9 @@ impl Host {
     }
 
     fn quote(&mut self, now: Now, epoch: &EpochVerified, actions: &mut Actions) {
+        if self.outgrown.is_some() {
+            return; // nobody is to count on it
+        }
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some(genesis) = view.records.genesis() else { return };
         let pcrs = genesis.genesis().pcrs.clone();
@@ -304,7 +307,8 @@ impl Host {
     pub(super) fn show_evidence(&self, evidence: &crate::attest::evidence::SignedEvidence, actions: &mut Actions) {
         for to in self.committee() {
             let address = self.config.address.clone();
-            let message = Message::EvidenceAnnounce { evidence: evidence.clone(), address };
+            let newest = self.config.newest;
+            let message = Message::EvidenceAnnounce { evidence: evidence.clone(), address, newest };
             self.send(Lane::Ring, to, message, actions);
         }
     }

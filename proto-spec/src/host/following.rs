@@ -16,6 +16,9 @@ use crate::wire::{self, Message};
 impl Host {
     /// Applies the next entry and does what follows from it.
     pub(super) fn apply_entry(&mut self, now: Now, entry: &LogEntry, actions: &mut Actions) -> Result<Effect, Check> {
+        if self.is_outgrown_by(now, entry, actions) {
+            return Err(Check::Version);
+        }
         let effect = self.ground.records.apply(self.ground.suite.as_ref(), entry);
         if self.seated.is_none() {
             self.log.push(entry.clone());
@@ -49,7 +52,7 @@ impl Host {
         newest: u64,
         actions: &mut Actions,
     ) {
-        if self.membership.is_none() || self.seated.is_some() {
+        if self.membership.is_none() || self.seated.is_some() || self.outgrown.is_some() {
             return; // admitted a moment ago and not told yet; or a voter, whose log is Raft's
         }
         if !self.may_serve_records(&from) {
@@ -127,6 +130,7 @@ impl Host {
             }
             Effect::GroupActive(group) => self.tell_holders(now, group, actions),
             Effect::Nothing | Effect::Leaving(_) => {}
+            Effect::VersionRaised(version) => actions.push(Action::Report(Report::VersionRaised(*version))),
             Effect::Left(host) => actions.push(Action::Report(Report::Left(*host))),
             Effect::CommitteeChanged => self.committee_changed(now, actions),
             Effect::HeadRecorded(id) => {
@@ -234,7 +238,7 @@ impl Host {
 
     /// Asks a voter for the records that are not here yet.
     pub(super) fn pull(&mut self, now: Now, actions: &mut Actions) {
-        if self.seated.is_some() {
+        if self.seated.is_some() || self.outgrown.is_some() {
             return;
         }
         let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);

@@ -24,6 +24,7 @@ mod redealing;
 mod restore;
 mod seats;
 mod unlocking;
+mod versions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub type Actions = Vec<Action>;
 pub struct Config {
     /// Where other hosts reach this one.
     pub address: Address,
+    /// Newest version of the replicated state that this binary reads; it reads the one before it too.
+    pub newest: u16,
 }
 
 /// The keys of a host. Made once by its driver, kept in its store and its TPM.
@@ -277,6 +280,8 @@ pub struct Host {
     next_id: u64,
     refusals: VecDeque<Refused>,
     disk_failed: bool,
+    /// The version that the mesh went on to and this binary does not know.
+    outgrown: Option<u16>,
     /// Whether what a crash left behind was erased since the start.
     cleaned: bool,
 }
@@ -334,6 +339,7 @@ impl Host {
             next_id: 0,
             refusals: VecDeque::new(),
             disk_failed: false,
+            outgrown: None,
             cleaned: false,
         }
     }

@@ -86,8 +86,8 @@ impl Host {
 
     fn on_request(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
         match message {
-            Message::EvidenceAnnounce { evidence, address } => {
-                self.on_evidence(now, from, host, &evidence, address, actions);
+            Message::EvidenceAnnounce { evidence, address, newest } => {
+                self.on_evidence(now, from, host, &evidence, (address, newest), actions);
             }
             Message::RecordsPull { after } => self.on_pull(now, from, after, actions),
             Message::Ballot(ballot) => self.on_ballot(now, from, &ballot, actions),

@@ -27,6 +27,9 @@ pub enum RestoreError {
     /// The log has a gap, or its row of what a voter must not forget does not read back.
     #[error("the log does not read back")]
     Log,
+    /// This binary reads the newest version of the records and the one before: the mesh is at an older one.
+    #[error("the records are two or more versions behind this binary; update by one version at a time")]
+    Version,
     /// A share does not read back.
     #[error("a share does not read back")]
     Share,
@@ -54,11 +57,19 @@ impl Host {
         let raft = raft.map_err(|_| RestoreError::Log)?;
         let hard = raft.as_ref().map(|row| row.hard).unwrap_or_default();
         let mut records = Records::default();
+        let mut outgrown = None;
         for (index, entry) in (1..=hard.commit).zip(&log) {
             if entry.index != index {
                 return Err(RestoreError::Log);
             }
+            outgrown = Records::version_of(entry).filter(|version| *version > config.newest);
+            if outgrown.is_some() {
+                break;
+            }
             let _refused_by_all = records.apply(suite.as_ref(), entry);
+        }
+        if records.genesis().is_some() && records.protocol_version().saturating_add(1) < config.newest {
+            return Err(RestoreError::Version);
         }
         let membership = saved
             .membership
@@ -80,9 +91,10 @@ impl Host {
         host.load_share();
         // A seat under another id was lost with its hard state: this host must not vote as if it had not.
         let seat = host.ground.records.committee().and_then(|committee| committee.seat_of(&host.own.host));
-        if raft.is_some_and(|row| seat.is_some_and(|seat| seat.id == row.seat)) {
+        if outgrown.is_none() && raft.is_some_and(|row| seat.is_some_and(|seat| seat.id == row.seat)) {
             host.take_seat(Now { monotonic: Time(0), wall_ms: 0 }, hard);
         }
+        outgrown.into_iter().for_each(|version| host.stop_at(version));
         if let Some(bytes) = saved.forming {
             let row: FormingRow = wire::decode(&bytes, ENTRY_MAX).map_err(|_| RestoreError::Membership)?;
             host.restore_forming(&row).ok_or(RestoreError::Membership)?;

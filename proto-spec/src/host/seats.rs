@@ -38,6 +38,7 @@ impl Host {
         self.coordinator.silent = self.silent_seats(now);
         self.hand_lead_on(now);
         self.let_go(now, actions);
+        self.raise_version(now, actions);
         if let Some(step) = self.next_step(now) {
             // Another step may be on its way: the records take one of them.
             let _not_leading = self.propose(now, &Command::Committee(step), Then::Nothing, actions);
@@ -154,7 +155,7 @@ impl Host {
         }
     }
 
-    fn give_up_seat(&mut self, now: Now) {
+    pub(super) fn give_up_seat(&mut self, now: Now) {
         if let Some(seated) = self.seated.take() {
             self.log = seated.election.entries(self.ground.records.applied());
             self.pull_at = now.monotonic;
@@ -184,7 +185,7 @@ impl Host {
     /// Whether the records give this host a seat that it has not taken.
     pub(super) fn has_new_seat(&self) -> Option<u64> {
         let seat = self.ground.records.committee()?.seat_of(&self.own.host)?;
-        self.seated.is_none().then_some(seat.id)
+        (self.seated.is_none() && self.outgrown.is_none()).then_some(seat.id)
     }
 }
 

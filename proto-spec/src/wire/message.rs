@@ -304,6 +304,8 @@ pub enum Message {
         evidence: SignedEvidence,
         /// Where it listens.
         address: Address,
+        /// Newest version of the records that it reads.
+        newest: u16,
     },
     /// Member → committee member: records behind this index, please.
     RecordsPull {

@@ -1,0 +1,40 @@
+//! The version by which the records are read is itself a record. The leader raises it by one once everybody who is there
+//! reads the next; a binary that meets a version it does not know stops, and says so.
+
+use super::committee::Then;
+use super::{Action, Actions, Host, Report};
+use crate::cms::committee::Committee;
+use crate::cms::election::LogEntry;
+use crate::cms::records::{Command, Records};
+use crate::types::Now;
+
+impl Host {
+    /// As the leader: raises the version, once all voters and everybody else who stands read the next one.
+    pub(super) fn raise_version(&mut self, now: Now, actions: &mut Actions) {
+        let Some(view) = self.view(now) else { return };
+        let Some(next) = view.records.protocol_version().checked_add(1) else { return };
+        let voters = view.records.committee().map(Committee::voters).unwrap_or_default();
+        let all_there = voters.iter().all(|host| self.coordinator.stands(view, host));
+        if next <= self.config.newest && all_there && self.coordinator.all_read(view, next) {
+            // Proposed twice it is refused once.
+            let _not_leading = self.propose(now, &Command::Version { version: next }, Then::Nothing, actions);
+        }
+    }
+
+    /// Whether this binary must not apply an entry: neither that one nor any behind it.
+    pub(super) fn is_outgrown_by(&mut self, now: Now, entry: &LogEntry, actions: &mut Actions) -> bool {
+        let beyond = Records::version_of(entry).filter(|version| *version > self.config.newest);
+        if let Some(version) = beyond.filter(|_| self.outgrown.is_none()) {
+            self.stop_at(version);
+            self.give_up_seat(now);
+            actions.push(Action::Report(Report::Outgrown(version)));
+        }
+        self.outgrown.is_some()
+    }
+
+    /// From here on it neither applies nor signs; without its records it follows no header, so it releases nothing.
+    pub(super) fn stop_at(&mut self, version: u16) {
+        self.outgrown = Some(version);
+        self.share = None;
+    }
+}
