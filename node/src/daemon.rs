@@ -2,19 +2,20 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
-use spec::host::Host;
 use spec::genesis::PROTOCOL_VERSION;
+use spec::host::Host;
 use spec::suite::{Real, Seed};
 use spec::wire::Address;
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use crate::api::server;
 use crate::config::Config;
-use crate::driver::{Driver, DriverError};
+use crate::driver::{Driver, DriverError, LocalRequest};
 use crate::identity::{self, IdentityError};
 use crate::network::{Network, NetworkError};
 use crate::store::{Store, StoreError};
@@ -23,6 +24,9 @@ use crate::workers::Disk;
 
 /// Requests of local clients that may wait for the driver.
 const LOCAL_QUEUE: usize = 64;
+
+/// A driver that is busy is given so long to end: the host itself takes at most a second.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a daemon does not run.
 #[derive(Debug, Error)]
@@ -87,14 +91,21 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     getrandom::fill(seed.as_mut()).map_err(|error| IdentityError::Randomness(error.to_string()))?;
     let (network, ends) = Network::listen(&loaded.identity.transport, &config.listen).await?;
     let saved = store.saved()?;
-    let host = Host::restore(spec::host::Config { address, newest: PROTOCOL_VERSION }, loaded.identity, Arc::new(Real), &Seed(seed), saved)?;
+    let host = Host::restore(
+        spec::host::Config { address, newest: PROTOCOL_VERSION },
+        loaded.identity,
+        Arc::new(Real),
+        &Seed(seed),
+        saved,
+    )?;
     let (done, done_end) = mpsc::unbounded_channel();
     let disk = Disk::start(store, done).map_err(|error| DaemonError::System("the store's thread", error))?;
     let (requests, locals) = mpsc::channel(LOCAL_QUEUE);
+    let end = requests.clone();
     let driver = Driver::new(host, ends, (disk, done_end), tpm, loaded.map_identity, locals);
     let ended = |error| DaemonError::System("signals", error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(ended)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ended)?;
+    let terminate = signal(SignalKind::terminate()).map_err(ended)?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(ended)?;
     tokio::spawn(network.run());
     tracing::info!(listen = %config.listen, socket = %config.socket.display(), "ready");
     tokio::select! {
@@ -102,8 +113,29 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         result = server::serve(&config.socket, config.socket_group.as_deref(), requests) => {
             result.map_err(|error| DaemonError::System("the local socket", error))?;
         }
-        _ = terminate.recv() => tracing::info!("told to end"),
-        _ = interrupt.recv() => tracing::info!("told to end"),
+        () = told_to_end(terminate, interrupt, end) => {}
     }
     Ok(())
+}
+
+/// Waits for a signal, then until the host may end: it goes on meanwhile.
+async fn told_to_end(mut terminate: Signal, mut interrupt: Signal, requests: mpsc::Sender<LocalRequest>) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("told to end");
+    let (answer, ended) = oneshot::channel();
+    let command = spec::host::LocalCommand::End;
+    // A driver that does not answer any more has nothing to hand on; a second signal is not waited for either.
+    let asked = async {
+        if requests.send(LocalRequest { command, answer }).await.is_ok() {
+            drop(ended.await);
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(PATIENCE, asked) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }

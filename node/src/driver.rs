@@ -261,8 +261,11 @@ impl Driver {
 fn log(report: &Report) {
     match report {
         Report::VersionRaised(version) => tracing::info!(version, "the records are read by the next version"),
-        Report::Outgrown(version) => tracing::error!(version, "the mesh went on to a version that this binary does not \
-            know: update it; until then it does nothing"),
+        Report::Outgrown(version) => tracing::error!(
+            version,
+            "the mesh went on to a version that this binary does not \
+            know: update it; until then it does nothing"
+        ),
         Report::Left(host) => tracing::info!(%host, "left the mesh"),
         Report::Joined => tracing::info!("this host is a member now"),
         Report::Epoch(round) => tracing::debug!(%round, "epoch"),

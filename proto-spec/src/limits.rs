@@ -145,6 +145,8 @@ pub const FOUNDING_MS: u64 = 20_000;
 pub const PROPOSALS_MAX: usize = 4096;
 /// Beacons that a host keeps to export.
 pub const BEACONS_KEPT: usize = 64;
+/// A leader that is told to end waits so long until another leads: some round trips, and less than an election takes.
+pub const HAND_ON_MS: u64 = 1_000;
 /// A leader looks this often whether the committee wants a change.
 pub const SEATS_MS: u64 = 500;
 /// Epochs after which the seat of an absent host is given to another: ten minutes of 10 s, longer than a slow host's

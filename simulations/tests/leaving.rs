@@ -5,6 +5,7 @@
 
 use spec::error::{Check, Failure};
 use spec::host::{LocalCommand, LocalReply, StatusReply};
+use spec::limits::HAND_ON_MS;
 use spec::types::{Ed25519Signature, RequestId};
 use spec::wire::Message;
 use vouchsafe_sim::run::Run;
@@ -74,6 +75,31 @@ fn a_seated_host_that_was_replaced_while_it_was_away_comes_back_as_a_follower() 
     let back = status(&mut run, away);
     assert!(!seated(&back), "another has its seat");
     assert!(back.records > before.records && back.unlocked && back.header == status(&mut run, leads).header);
+}
+
+#[test]
+fn a_leader_that_is_told_to_end_hands_its_lead_on_before() {
+    let mut run = mesh(5);
+    for _ in 0..3 {
+        let old = leader(&mut run).expect("somebody leads");
+        let asked = run.world.now_ms;
+        assert!(matches!(run.ask(old, LocalCommand::End, WAIT_MS), Some(Ok(LocalReply::Ended))));
+        run.world.crash(old);
+        run.settle(400);
+        assert!(run.world.now_ms - asked < HAND_ON_MS, "sooner than anybody would stand for election");
+        let next = leader(&mut run).expect("another leads");
+        run.begin_put((next + 1) % 5);
+        run.world.start(old);
+        run.settle(30_000);
+    }
+    // Who does not lead ends at once, and so does one whom nobody hears, a little later.
+    let leads = leader(&mut run).expect("somebody leads");
+    let asked = run.world.now_ms;
+    assert!(matches!(run.ask((leads + 1) % 5, LocalCommand::End, WAIT_MS), Some(Ok(LocalReply::Ended))));
+    assert_eq!(run.world.now_ms, asked);
+    run.world.cut_off.insert(leads);
+    assert!(matches!(run.ask(leads, LocalCommand::End, WAIT_MS), Some(Ok(LocalReply::Ended))));
+    assert!(run.world.now_ms - asked <= HAND_ON_MS + 1);
 }
 
 #[test]

@@ -366,6 +366,7 @@ async fn join(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, Js
 async fn leave(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer {
     admin(peer)?;
     match door.ask(LocalCommand::Leave).await? {
+        LocalReply::Ended => ok(json!({ "format": FORMAT })),
         LocalReply::Leaving => ok(json!({ "format": FORMAT, "leaving": true })),
         _ => Err(odd()),
     }

@@ -150,13 +150,7 @@ impl State {
 
     /// Appraises a member's evidence of this epoch and remembers where it is, and the newest version of the records that
     /// it reads.
-    pub fn see(
-        &mut self,
-        view: View<'_>,
-        host: &HostId,
-        signed: &SignedEvidence,
-        (address, newest): (Address, u16),
-    ) {
+    pub fn see(&mut self, view: View<'_>, host: &HostId, signed: &SignedEvidence, (address, newest): (Address, u16)) {
         let appraised = view.appraise(signed).map(|(appraised, _)| appraised);
         let known = self.seen.get_mut(host);
         match (known, appraised) {

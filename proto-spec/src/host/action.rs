@@ -349,6 +349,8 @@ pub enum LocalReply {
     },
     /// It is recorded that this host leaves; the committee does the rest.
     Leaving,
+    /// It may end now.
+    Ended,
     /// A credential.
     Secret(SecretBytes),
     /// A beacon.

@@ -154,6 +154,8 @@ pub enum LocalCommand {
     Change(SignedHead),
     /// Leave the mesh.
     Leave,
+    /// This host is about to end: a lead is handed on before.
+    End,
     /// Read a credential.
     Get(CredentialId),
     /// The beacon of a round, or the newest.

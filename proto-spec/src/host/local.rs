@@ -44,6 +44,7 @@ impl Host {
                 return self.put_store(now, id, package, signature, wait, actions);
             }
             LocalCommand::Change(head) => return self.change(now, id, &head, actions),
+            LocalCommand::End => return self.begin_ending(now, id),
             LocalCommand::Leave => return self.begin_leaving(now, id, actions),
             LocalCommand::Get(credential) => return self.get(now, id, credential, actions),
             LocalCommand::Newest(credential) => {

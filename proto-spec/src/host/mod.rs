@@ -5,6 +5,7 @@ mod action;
 mod changing;
 mod committee;
 mod coordinating;
+mod ending;
 mod epochs;
 mod event;
 mod following;
@@ -280,6 +281,8 @@ pub struct Host {
     next_id: u64,
     refusals: VecDeque<Refused>,
     disk_failed: bool,
+    /// Set once it was told to end.
+    ending: Option<ending::Ending>,
     /// The version that the mesh went on to and this binary does not know.
     outgrown: Option<u16>,
     /// Whether what a crash left behind was erased since the start.
@@ -339,6 +342,7 @@ impl Host {
             next_id: 0,
             refusals: VecDeque::new(),
             disk_failed: false,
+            ending: None,
             outgrown: None,
             cleaned: false,
         }
@@ -385,6 +389,7 @@ impl Host {
         self.tick_puts(now, actions);
         self.tick_changes(now, actions);
         self.tick_readings(now, actions);
+        self.tick_ending(now, actions);
     }
 
     /// When `handle` wants to be called next, at the latest.
@@ -402,6 +407,7 @@ impl Host {
         times.extend(self.unlocking.again_at);
         times.extend(self.redealing.as_ref().map(|redealing| redealing.again_at));
         times.extend(self.watch.look_at);
+        times.extend(self.ending.as_ref().map(|ending| ending.until));
         times.extend(self.measure_at);
         times.extend(self.forming.as_ref().map(|forming| forming.due()));
         if let Some(joining) = &self.joining {

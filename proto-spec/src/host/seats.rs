@@ -123,9 +123,14 @@ impl Host {
     /// A leader that leaves hands the lead on: it cannot take its own seat away.
     fn hand_lead_on(&mut self, now: Now) {
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
-        if !view.records.roll().is_leaving(&self.own.host) {
-            return;
+        if view.records.roll().is_leaving(&self.own.host) {
+            self.give_lead(now);
         }
+    }
+
+    /// As the leader: another voter that stands is to lead.
+    pub(super) fn give_lead(&mut self, now: Now) {
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some(committee) = view.records.committee() else { return };
         let stands = |seat: &&Seat| {
             let leaves = seat.host == self.own.host || view.records.roll().is_leaving(&seat.host);
