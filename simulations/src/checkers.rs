@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spec::error::Check;
+use spec::holder::StoredShare;
 use spec::host::Table;
 use spec::types::CredentialId;
-use spec::wire::{Message, Presence, Standing};
+use spec::wire::{self, Message, Presence, Standing};
 
 /// One put, as its client knows it.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ pub struct Checkers {
     /// Readers that no policy allows.
     pub strangers: BTreeSet<usize>,
     shares_seen_by_strangers: BTreeMap<CredentialId, Indexes>,
-    held: BTreeMap<(usize, Vec<u8>), Vec<u8>>,
+    held: BTreeMap<(usize, Vec<u8>), (u8, Vec<u8>)>,
     bytes_scanned: u64,
     /// Who led in which term.
     leaders: BTreeMap<u64, usize>,
@@ -87,10 +88,15 @@ impl Checkers {
     /// P1, P7: nothing in clear on a disk, and no two shares of one head on the same disk.
     pub fn on_disk(&mut self, machine: usize, table: Table, key: &[u8], value: &[u8]) {
         self.scan(value, || format!("a row of {table:?} on host {machine}"));
-        if table == Table::Shares
-            && let Some(before) = self.held.insert((machine, key.to_vec()), value.to_vec())
-            && before != value
-        {
+        if table != Table::Shares {
+            return;
+        }
+        let Ok(StoredShare { index, shard, .. }) = wire::decode(value, value.len()) else {
+            return self.broken(format!("host {machine} wrote a share that does not read back"));
+        };
+        // When it was taken may differ: a crash may have kept the first write from the disk.
+        let before = self.held.insert((machine, key.to_vec()), (index.0, shard.clone()));
+        if before.is_some_and(|before| before != (index.0, shard)) {
             self.broken(format!("P1: host {machine} holds two different shares of one head"));
         }
     }

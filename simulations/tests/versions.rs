@@ -35,7 +35,7 @@ fn reads(run: &Run, machine: usize) -> (u16, u64) {
 /// Of a few puts some want all five hosts, which are not always there.
 fn put_and_get(run: &mut Run, through: usize) {
     let before = run.deposits.len();
-    for _ in 0..6 {
+    for _ in 0..12 {
         run.begin_put(through);
     }
     run.settle(10_000);
@@ -80,6 +80,10 @@ fn a_binary_that_the_mesh_has_outgrown_stops_before_what_it_does_not_know() {
     run.settle(30_000);
     let (version, applied) = reads(&run, old);
     assert!(version == PROTOCOL_VERSION && applied < before, "it stopped at {applied}");
+    match run.ask(old, LocalCommand::Status, 10_000) {
+        Some(Ok(LocalReply::Status(status))) => assert_eq!(status.outgrown, Some(NEXT), "and says why"),
+        other => panic!("no status: {other:?}"),
+    }
     run.begin_put(old);
     put_and_get(&mut run, 1);
     assert!(!run.deposits[0].acknowledged, "nothing goes through it");

@@ -56,6 +56,16 @@ fn text(answer: &Value) -> String {
     if yes("leaving") {
         out.push_str("leaving   its seat and its share of the mesh key go to others\n");
     }
+    let crowded = names("crowded_domains");
+    if !crowded.is_empty() {
+        out.push_str(&format!("warning   {crowded} alone could sign for the mesh: add hosts of other domains\n"));
+    }
+    if !answer.get("outgrown").is_none_or(Value::is_null) {
+        let version = shown(answer, "outgrown");
+        out.push_str(&format!(
+            "warning   the mesh is at version {version}, which this binary does not know: update it\n"
+        ));
+    }
     if yes("coordinates") {
         out.push_str("role      leads the committee\n");
     }

@@ -354,13 +354,20 @@ pub fn next_seat<'a>(
 
 /// Whether no union of *a* domains holds t seats: else those domains together could sign for the mesh.
 pub fn seats_are_spread<'a>(t: u8, tolerate: u8, domains: impl Iterator<Item = &'a str>) -> bool {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    crowded_domains(t, tolerate, domains).is_empty()
+}
+
+/// The *a* fullest domains, where they hold t seats together; else none.
+pub fn crowded_domains<'a>(t: u8, tolerate: u8, domains: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seats: BTreeMap<&str, usize> = BTreeMap::new();
     for domain in domains {
-        *counts.entry(domain).or_default() += 1;
+        *seats.entry(domain).or_default() += 1;
     }
-    let mut counts: Vec<usize> = counts.into_values().collect();
-    counts.sort_unstable_by(|a, b| b.cmp(a));
-    counts.iter().take(usize::from(tolerate)).sum::<usize>() < usize::from(t)
+    let mut seats: Vec<(usize, &str)> = seats.into_iter().map(|(domain, seats)| (seats, domain)).collect();
+    seats.sort_unstable_by(|a, b| b.cmp(a));
+    seats.truncate(usize::from(tolerate));
+    let together = seats.iter().map(|(count, _)| count).sum::<usize>();
+    if together < usize::from(t) { Vec::new() } else { seats.into_iter().map(|(_, domain)| domain).collect() }
 }
 
 #[cfg(test)]
@@ -455,5 +462,6 @@ mod tests {
         assert!(!seats_are_spread(3, 1, ["a", "a", "a", "b", "c"].into_iter()));
         assert!(!seats_are_spread(3, 2, ["a", "a", "b", "c", "d"].into_iter()));
         assert!(seats_are_spread(2, 0, ["a", "a", "a"].into_iter()));
+        assert_eq!(crowded_domains(3, 2, ["c", "a", "b", "a", "d"].into_iter()), ["a", "d"]);
     }
 }

@@ -215,6 +215,8 @@ pub struct StatusReply {
     pub forming: Option<u8>,
     /// Whether it is joining now.
     pub joining: bool,
+    /// The version that the mesh went on to and this binary does not know.
+    pub outgrown: Option<u16>,
     /// Whether it is about to leave the mesh.
     pub leaving: bool,
     /// Whether it left the mesh.
@@ -238,7 +240,7 @@ pub struct StatusReply {
 }
 
 /// How the mesh key is shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyLine {
     /// Shares that sign.
     pub needed: u8,
@@ -246,6 +248,8 @@ pub struct KeyLine {
     pub holders: usize,
     /// Which dealing it is, from 1.
     pub key_epoch: u64,
+    /// Domains that may be hostile together and hold as many shares as sign; none is as it should be.
+    pub crowded: Vec<String>,
 }
 
 /// One line of the table of hosts.

@@ -2,6 +2,7 @@
 
 use super::{Actions, Host, HostLine, IdentityReply, KeyLine, LocalCommand, LocalId, LocalReply, StatusReply};
 use crate::beacon::{EpochVerified, SignedBeacon};
+use crate::cms::committee::{Committee, crowded_domains};
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{COMMITTEE_MAX, PAYLOAD_MAX};
 use crate::ticket::{Contact, Pins};
@@ -69,6 +70,15 @@ impl Host {
         Self::reply(id, answer, actions);
     }
 
+    /// Domains that together could sign for the mesh, though so many of them may be hostile.
+    fn crowded(&self, committee: &Committee) -> Vec<String> {
+        let records = &self.ground.records;
+        let tolerate = records.genesis().map_or(0, |genesis| genesis.genesis().tolerate);
+        let domain = |host| records.member(host).map(|member| member.record().domain.as_str());
+        let domains = committee.key.holders.iter().filter_map(domain);
+        crowded_domains(committee.key.t, tolerate, domains).into_iter().map(str::to_owned).collect()
+    }
+
     fn identity(&self) -> LocalReply {
         use crate::attest::tpm::EkPublic;
         let hash = |ek: &crate::attest::enroll::EkOffer| EkPublic::parse(&ek.public).ok().map(|ek| ek.hash());
@@ -121,9 +131,11 @@ impl Host {
                 needed: committee.key.t,
                 holders: committee.key.holders.len(),
                 key_epoch: committee.key.key_epoch,
+                crowded: self.crowded(committee),
             }),
             forming: self.forming.as_ref().map(|forming| forming.known),
             joining: self.joining.is_some(),
+            outgrown: self.outgrown,
             leaving: records.roll().is_leaving(&self.own.host),
             left: records.roll().departed(&self.own.host).is_some(),
             unlocked: self.own.unlocked.is_some(),
