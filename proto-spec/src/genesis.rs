@@ -15,7 +15,7 @@ use crate::{text, wire};
 
 /// SSHSIG namespace under which operators sign the genesis.
 pub const NAMESPACE: &str = "vouchsafe.genesis.v1";
-/// Version of the replicated state that a new mesh starts with.
+/// Newest version of the replicated state that these rules know; a new mesh starts with it.
 pub const PROTOCOL_VERSION: u16 = 1;
 
 /// An administrative domain.
@@ -147,7 +147,7 @@ impl GenesisVerified {
     /// Says what is wrong.
     pub fn check(suite: &dyn Suite, signed: &SignedGenesis) -> Result<Self, GenesisError> {
         let genesis: Genesis = wire::decode(&signed.bytes, GENESIS_MAX).map_err(|_| GenesisError::Form)?;
-        if genesis.protocol_version != PROTOCOL_VERSION {
+        if !(1..=PROTOCOL_VERSION).contains(&genesis.protocol_version) {
             return Err(GenesisError::Version);
         }
         genesis.check_bounds()?;

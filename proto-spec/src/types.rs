@@ -271,6 +271,8 @@ pub enum Purpose {
     Ceremony,
     /// One dealer's part of a joint dealing.
     KeyDeal,
+    /// A receiver holds its sub-share of a deal.
+    KeyHeld,
     /// The record that ends the forming of a mesh.
     Founding,
     /// The header of an epoch.
@@ -323,6 +325,7 @@ impl Purpose {
             Self::Records => "records",
             Self::Ceremony => "ceremony",
             Self::KeyDeal => "key-deal",
+            Self::KeyHeld => "key-held",
             Self::Founding => "founding",
             Self::Header => "header",
             Self::Unlock => "unlock",

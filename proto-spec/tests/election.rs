@@ -145,7 +145,7 @@ fn a_read_is_answered_only_while_a_majority_follows() {
 fn a_message_of_somebody_elses_seat_is_refused() {
     let mut one = voter(1);
     let vote = ballot(BallotKind::Vote, 2, 1, 5);
-    assert_eq!(one.step(3, &vote), Err(NotStepped::Nonsense), "the connection proved seat 3");
+    assert_eq!(one.step(3, &vote), Err(NotStepped::Seat), "the connection proved seat 3");
     assert_eq!(one.step(2, &Ballot { to: 9, ..vote.clone() }), Err(NotStepped::Seat));
     let far = Ballot { term: u64::MAX, ..vote };
     assert_eq!(one.step(2, &far), Err(NotStepped::Nonsense), "a term that would run over");

@@ -19,6 +19,9 @@ pub struct Deposit {
     pub acknowledged: bool,
 }
 
+/// A ballot that waits for the disk goes out so long after it was made, at most.
+const LATE_MS: u64 = 1_000;
+
 /// Shares of one credential's head: where they were seen.
 type Indexes = BTreeMap<usize, BTreeSet<u8>>;
 
@@ -29,6 +32,11 @@ pub struct Checkers {
     payloads: Vec<Vec<u8>>,
     /// Readers that no policy allows.
     pub strangers: BTreeSet<usize>,
+    /// The highest seat under which each host voted, and the highest that it gave up.
+    voted_as: BTreeMap<usize, u64>,
+    given_up: BTreeMap<usize, (u64, u64)>,
+    /// Virtual time.
+    pub now_ms: u64,
     shares_seen_by_strangers: BTreeMap<CredentialId, Indexes>,
     held: BTreeMap<(usize, Vec<u8>), (u8, Vec<u8>)>,
     bytes_scanned: u64,
@@ -75,6 +83,7 @@ impl Checkers {
             self.shares_seen_by_strangers.entry(id).or_default().entry(to).or_default().insert(index.0);
             self.broken(format!("P1: host {from} released share {} to host {to}, whom nobody allows", index.0));
         }
+        self.watch_seats(from, message);
         // What an honest host shows holds: nobody may find fault with its quote.
         if let Message::Announce { presence: Some(presence), .. } = message {
             let is_faulty =
@@ -82,6 +91,29 @@ impl Checkers {
             if let Some(found) = presence.iter().find(is_faulty) {
                 self.broken(format!("host {from} refuses the evidence of {:?}: {:?}", found.host, found.standing));
             }
+        }
+    }
+
+    /// P4: whoever gave up a seat, and so pulls records like any member, votes under its id no more: it may have forgotten
+    /// what it promised.
+    fn watch_seats(&mut self, from: usize, message: &Message) {
+        match message {
+            Message::Ballot(ballot) => {
+                let highest = self.voted_as.entry(from).or_default();
+                *highest = (*highest).max(ballot.from);
+                let gave_up = |(seat, at): &(u64, u64)| ballot.from <= *seat && self.now_ms > at + LATE_MS;
+                if self.given_up.get(&from).is_some_and(gave_up) {
+                    self.broken(format!("P4: host {from} votes as seat {} again, which it gave up", ballot.from));
+                }
+            }
+            Message::RecordsPull { .. } => {
+                let highest = self.voted_as.get(&from).copied().unwrap_or(0);
+                let given_up = self.given_up.entry(from).or_insert((0, self.now_ms));
+                if highest > given_up.0 {
+                    *given_up = (highest, self.now_ms);
+                }
+            }
+            _ => {}
         }
     }
 

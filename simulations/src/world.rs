@@ -399,6 +399,7 @@ impl World {
         let Some(target) = self.machines.iter().position(|machine| machine.transport == to) else { return };
         self.note(machine, message.name(), size, u64::try_from(target).unwrap_or(0));
         self.messages += 1;
+        self.checkers.now_ms = self.now_ms;
         self.checkers.on_wire(machine, target, message, &bytes);
         if target == machine {
             return self.schedule(0, machine, Pending::Deliver { to: target, from, bytes });

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::election::SeatChange;
-use crate::credential::dealing::{Ceremony, index_in};
+use crate::credential::dealing::{Ceremony, KeyDeal, index_in};
 use crate::error::Check;
 use crate::header::{HeaderVerified, SignedHeader};
 use crate::limits::{COMMITTEE_MAX, COMMITTEE_MIN};
 use crate::membership::MemberRecord;
 use crate::suite::{MeshKey, Suite};
-use crate::types::{BlsPublic, Digest, HostId, MeshId, Purpose, Round, ShareIndex};
+use crate::types::{
+    BlsPublic, BlsSignature, Digest, Ed25519Signature, HostId, MeshId, Purpose, Round, ShareIndex, TransportKey,
+};
 use crate::wire;
 
 /// Seats of the first committee.
@@ -71,6 +73,40 @@ impl KeySetup {
     }
 }
 
+/// A deal that every receiver holds its sub-share of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldDeal {
+    /// Index of its dealer.
+    pub dealer: ShareIndex,
+    /// Commitments to its polynomial.
+    pub commitments: Vec<BlsPublic>,
+    /// Proof that the dealer knows the constant term.
+    pub proof: BlsSignature,
+    /// The receivers' signatures, in their order: no leader can activate what somebody does not hold.
+    pub held: Vec<Ed25519Signature>,
+}
+
+impl HeldDeal {
+    /// Whether every receiver signed that it holds it.
+    pub fn is_held<'a>(
+        &self,
+        suite: &dyn Suite,
+        mesh: &MeshId,
+        ceremony: &Ceremony,
+        key_of: impl Fn(&HostId) -> Option<&'a TransportKey>,
+    ) -> bool {
+        let at = usize::from(self.dealer.0).checked_sub(1);
+        let Some(dealer) = at.and_then(|at| ceremony.dealers.get(at)) else { return false };
+        let deal = KeyDeal::named(mesh, dealer, &self.commitments, &self.proof);
+        let bytes = KeyDeal::held_bytes(mesh, &ceremony.digest(mesh), &deal);
+        let signed = |(host, signature): (&HostId, &Ed25519Signature)| {
+            key_of(host).is_some_and(|key| suite.ed25519_holds(key, &bytes, signature))
+        };
+        self.held.len() == ceremony.receivers.len() && ceremony.receivers.iter().zip(&self.held).all(signed)
+    }
+}
+
 /// A step of the committee, in the order in which a change takes them. One change is in flight at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,8 +129,8 @@ pub enum Step {
     Activate {
         /// The ceremony.
         ceremony: Digest,
-        /// The dealers' indexes with the commitments to their polynomials: as many as signed before.
-        dealt: Vec<(ShareIndex, Vec<BlsPublic>)>,
+        /// As many deals as signed before, in the order of their dealers.
+        dealt: Vec<HeldDeal>,
     },
     /// It was not: the shares that sign go on.
     Abort {
@@ -225,17 +261,11 @@ impl Committee {
     }
 
     /// The public part of the dealing is computed here, by everybody: no leader can name another key.
-    fn activate(
-        &mut self,
-        suite: &dyn Suite,
-        mesh: &MeshId,
-        digest: &Digest,
-        dealt: &[(ShareIndex, Vec<BlsPublic>)],
-    ) -> Result<(), Check> {
+    fn activate(&mut self, suite: &dyn Suite, mesh: &MeshId, digest: &Digest, dealt: &[HeldDeal]) -> Result<(), Check> {
         let ceremony = self.of_dealing(mesh, digest)?.clone();
         let commitments = redealt(suite, &self.key, &ceremony, dealt)?;
         let (key_epoch, t, holders) = (ceremony.key_epoch, ceremony.t, ceremony.receivers);
-        let dealers = dealt.iter().map(|(index, _)| *index).collect();
+        let dealers = dealt.iter().map(|deal| deal.dealer).collect();
         self.key = KeySetup { key_epoch, t, holders, commitments, ceremony: Some(*digest), dealers };
         (self.dealing, self.attempts) = (None, 0);
         Ok(())
@@ -316,17 +346,18 @@ pub fn redealt(
     suite: &dyn Suite,
     old: &KeySetup,
     ceremony: &Ceremony,
-    dealt: &[(ShareIndex, Vec<BlsPublic>)],
+    dealt: &[HeldDeal],
 ) -> Result<Vec<BlsPublic>, Check> {
-    let dealers: Vec<ShareIndex> = dealt.iter().map(|(index, _)| *index).collect();
+    let dealers: Vec<ShareIndex> = dealt.iter().map(|deal| deal.dealer).collect();
     let enough = dealers.len() == usize::from(old.t) && dealers.is_sorted_by(|a, b| a < b);
-    let own_share = |(index, list): &(ShareIndex, Vec<BlsPublic>)| {
-        list.len() == usize::from(ceremony.t) && old.public_of(suite, *index).as_ref() == list.first()
+    let own_share = |deal: &HeldDeal| {
+        let list = &deal.commitments;
+        list.len() == usize::from(ceremony.t) && old.public_of(suite, deal.dealer).as_ref() == list.first()
     };
     if !enough || !dealt.iter().all(own_share) {
         return Err(Check::Deal);
     }
-    let lists: Vec<&[BlsPublic]> = dealt.iter().map(|(_, list)| list.as_slice()).collect();
+    let lists: Vec<&[BlsPublic]> = dealt.iter().map(|deal| deal.commitments.as_slice()).collect();
     let sum = suite.key_sum_commitments(Some(&dealers), &lists).ok_or(Check::Deal)?;
     if sum.first() == old.commitments.first() { Ok(sum) } else { Err(Check::Deal) }
 }
@@ -374,6 +405,7 @@ pub fn crowded_domains<'a>(t: u8, tolerate: u8, domains: impl Iterator<Item = &'
 mod tests {
     use super::*;
     use crate::suite::{Fake, Generator, KeyDealt, Seed};
+    use crate::types::SecretBytes;
 
     const MESH: MeshId = MeshId([1; 32]);
 
@@ -394,12 +426,13 @@ mod tests {
     }
 
     /// What the first two of the old holders deal for a ceremony.
-    fn dealt(shares: &KeyDealt, ceremony: &Ceremony) -> Vec<(ShareIndex, Vec<BlsPublic>)> {
+    fn dealt(shares: &KeyDealt, ceremony: &Ceremony) -> Vec<HeldDeal> {
         let mut generator = Generator::new(&Seed([2; 32].into()));
         let n = u8::try_from(ceremony.receivers.len()).unwrap();
         let mut one = |index: u8| {
             let share = &shares.shares[usize::from(index) - 1];
-            (ShareIndex(index), Fake.key_deal(ceremony.t, n, Some(share), &mut generator).unwrap().commitments)
+            let commitments = Fake.key_deal(ceremony.t, n, Some(share), &mut generator).unwrap().commitments;
+            HeldDeal { dealer: ShareIndex(index), commitments, proof: BlsSignature::ZERO, held: Vec::new() }
         };
         vec![one(1), one(2)]
     }
@@ -442,10 +475,9 @@ mod tests {
         let ceremony = committee.next_dealing((1..=3).map(host).collect());
         take(&mut committee, &Step::Redeal(ceremony.clone())).unwrap();
         let good = dealt(&shares, &ceremony);
-        let activate =
-            |dealt: Vec<(ShareIndex, Vec<BlsPublic>)>| Step::Activate { ceremony: ceremony.digest(&MESH), dealt };
+        let activate = |dealt: Vec<HeldDeal>| Step::Activate { ceremony: ceremony.digest(&MESH), dealt };
         let mut swapped = good.clone();
-        (swapped[0].1, swapped[1].1) = (good[1].1.clone(), good[0].1.clone());
+        (swapped[0].commitments, swapped[1].commitments) = (good[1].commitments.clone(), good[0].commitments.clone());
         for bad in [good[..1].to_vec(), swapped, vec![good[1].clone(), good[0].clone()], vec![good[0].clone(); 2]] {
             assert_eq!(take(&mut committee, &activate(bad)), Err(Check::Deal));
         }
@@ -454,6 +486,34 @@ mod tests {
         take(&mut committee, &Step::Abort { ceremony: ceremony.digest(&MESH) }).unwrap();
         assert_eq!(take(&mut committee, &activate(good)), Err(Check::Record), "aborted is aborted");
         assert_eq!(committee.next_dealing(Vec::new()).attempt, 2, "the next attempt has another number");
+    }
+
+    #[test]
+    fn a_deal_counts_only_under_the_signature_of_every_receiver() {
+        let (committee, shares) = founded();
+        let ceremony = committee.next_dealing((1..=3).map(host).collect());
+        let seed = |number: u8| SecretBytes::copy_of(&[number; 32]);
+        let keys: BTreeMap<HostId, TransportKey> =
+            (1..=3).map(|number| (host(number), Fake.ed25519_public(&seed(number)).unwrap())).collect();
+        let mut deal = dealt(&shares, &ceremony).remove(0);
+        let name = |deal: &HeldDeal| KeyDeal::named(&MESH, &host(1), &deal.commitments, &deal.proof);
+        let bytes = KeyDeal::held_bytes(&MESH, &ceremony.digest(&MESH), &name(&deal));
+        deal.held = (1..=3).map(|number| Fake.ed25519_sign(&seed(number), &bytes).unwrap()).collect();
+        let holds = |deal: &HeldDeal, ceremony: &Ceremony| deal.is_held(&Fake, &MESH, ceremony, |host| keys.get(host));
+        assert!(holds(&deal, &ceremony));
+        let mut one_missing = deal.clone();
+        one_missing.held.pop();
+        let mut one_twice = deal.clone();
+        one_twice.held[2] = deal.held[1];
+        let mut another = deal.clone();
+        another.commitments.swap(0, 1);
+        let of_another_dealer = HeldDeal { dealer: ShareIndex(2), ..deal.clone() };
+        let of_nobody = HeldDeal { dealer: ShareIndex(0), ..deal.clone() };
+        for bad in [one_missing, one_twice, another, of_another_dealer, of_nobody] {
+            assert!(!holds(&bad, &ceremony));
+        }
+        let next = Ceremony { attempt: 2, ..ceremony };
+        assert!(!holds(&deal, &next), "what was held in one attempt is not held in another");
     }
 
     #[test]

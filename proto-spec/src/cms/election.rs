@@ -229,14 +229,11 @@ impl Election {
         let numbers =
             [ballot.term, ballot.log_term, ballot.index, ballot.commit, ballot.commit_term, ballot.reject_hint];
         // Term zero is the library's sign for a message of its own.
-        if ballot.from != seat
-            || ballot.term == 0
-            || numbers.iter().any(|number| *number > NUMBER_MAX)
-            || !ballot.within_bounds()
-        {
+        if ballot.term == 0 || numbers.iter().any(|number| *number > NUMBER_MAX) || !ballot.within_bounds() {
             return Err(NotStepped::Nonsense);
         }
-        if ballot.to != raft.id || seat == raft.id {
+        // Under an id that it had before, or for one that this host had.
+        if ballot.from != seat || ballot.to != raft.id || seat == raft.id {
             return Err(NotStepped::Seat);
         }
         if ballot.term > raft.term.saturating_add(TERM_JUMP_MAX) {

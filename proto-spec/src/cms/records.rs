@@ -233,7 +233,7 @@ impl Records {
         }
         let command: Command = wire::decode(&entry.command, ENTRY_MAX).map_err(|_| Check::Record)?;
         // The beat goes on in a full log: without it nothing that is there could be read.
-        let grows = !matches!(command, Command::Epoch { .. } | Command::Committee(_));
+        let grows = !matches!(command, Command::Epoch { .. } | Command::Committee(_) | Command::Version { .. });
         if grows && self.applied >= LOG_ENTRIES_MAX {
             return Err(Check::Capacity);
         }
@@ -271,10 +271,13 @@ impl Records {
         self.protocol_version
     }
 
-    /// The version that an entry asks for, which a binary must know before it applies it.
-    pub fn version_of(entry: &LogEntry) -> Option<u16> {
+    /// The version to which the next entry raises these records: a binary must know it before it applies the entry.
+    pub fn raised_by(&self, entry: &LogEntry) -> Option<u16> {
         match wire::decode::<Command>(&entry.command, ENTRY_MAX) {
-            Ok(Command::Version { version }) => Some(version),
+            Ok(Command::Version { version }) => {
+                let next = self.protocol_version.checked_add(1);
+                Some(version).filter(|_| self.founded.is_some() && entry.change.is_none() && next == Some(version))
+            }
             _ => None,
         }
     }
@@ -287,6 +290,12 @@ impl Records {
         let round = self.round();
         let founded = self.founded.as_mut().filter(|_| may_sit).ok_or(Check::Record)?;
         let mesh = *founded.genesis.mesh();
+        if let (Step::Activate { dealt, .. }, Some(dealing)) = (step, &founded.committee.dealing) {
+            let key_of = |host: &HostId| self.members.get(host).map(|member| &member.record().transport);
+            if !dealt.iter().all(|deal| deal.is_held(suite, &mesh, dealing, key_of)) {
+                return Err(Check::Deal);
+            }
+        }
         founded.committee.take(suite, &mesh, round, step)?;
         Ok(Effect::CommitteeChanged)
     }

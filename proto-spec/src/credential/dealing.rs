@@ -83,7 +83,17 @@ pub struct KeyDeal {
 impl KeyDeal {
     /// Its digest: names the polynomial, whoever the sub-shares are sealed to just now.
     pub fn digest(&self, mesh: &MeshId) -> Digest {
-        Purpose::KeyDeal.digest(&[&mesh.0, &wire::encode(&(&self.dealer, &self.commitments, &self.proof))])
+        Self::named(mesh, &self.dealer, &self.commitments, &self.proof)
+    }
+
+    /// The digest of what is public of a deal.
+    pub fn named(mesh: &MeshId, dealer: &HostId, commitments: &[BlsPublic], proof: &BlsSignature) -> Digest {
+        Purpose::KeyDeal.digest(&[&mesh.0, &wire::encode(&(dealer, commitments, proof))])
+    }
+
+    /// What a receiver signs once its sub-share is on disk.
+    pub fn held_bytes(mesh: &MeshId, ceremony: &Digest, deal: &Digest) -> Vec<u8> {
+        Purpose::KeyHeld.signed_bytes(mesh, &[ceremony.0, deal.0].concat())
     }
 
     /// What its dealer signs: two of them in one ceremony are proof of a lie.

@@ -61,6 +61,8 @@ pub(super) struct Seated {
 pub(super) struct RaftRow {
     /// The seat's Raft id; 0 where this host only follows.
     pub(super) seat: u64,
+    /// The highest id that this host ever had: it takes none of them again, since it may have forgotten their votes.
+    pub(super) taken: u64,
     /// What it must not forget.
     pub(super) hard: Hard,
 }
@@ -83,6 +85,11 @@ impl Seated {
             announced: (0, Time(0)),
             heard: BTreeMap::new(),
         }
+    }
+
+    /// Since when this host leads, where it does.
+    pub(super) fn leads_since(&self) -> Time {
+        self.announced.1
     }
 
     pub(super) fn tick_at(&self) -> Time {
@@ -111,7 +118,10 @@ impl Host {
         let seed = self.generator.bytes();
         let log = std::mem::take(&mut self.log);
         match Election::new(seat.id, &voters, &learners, &log, hard, seed) {
-            Some(election) => self.seated = Some(Box::new(Seated::new(election, now.monotonic))),
+            Some(election) => {
+                self.taken = self.taken.max(election.id());
+                self.seated = Some(Box::new(Seated::new(election, now.monotonic)));
+            }
             None => self.log = log,
         }
     }
@@ -223,7 +233,8 @@ impl Host {
         self.send_ballots(Lane::Direct, at_once, actions);
         let mut writes = self.entry_rows(&entries);
         if let (Some(hard), Some(seated)) = (hard, &self.seated) {
-            writes.push(RaftRow { seat: seated.election.id(), hard }.write());
+            let seat = seated.election.id();
+            writes.push(RaftRow { seat, taken: seat, hard }.write());
         }
         if !writes.is_empty() {
             actions.push(Action::Persist { lane: Lane::Records, writes });

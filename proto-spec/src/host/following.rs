@@ -82,7 +82,7 @@ impl Host {
         if let Some(last) = fresh.last() {
             let hard = Hard { term: last.term, vote: 0, commit: last.index };
             let mut writes = self.entry_rows(&fresh);
-            writes.push(RaftRow { seat: 0, hard }.write());
+            writes.push(RaftRow { seat: 0, taken: self.taken, hard }.write());
             actions.push(Action::Persist { lane: Lane::Records, writes });
         }
         for entry in &fresh {
@@ -175,9 +175,9 @@ impl Host {
         let dealt = self.ground.records.committee().map_or(0, |committee| committee.key.key_epoch);
         if self.share.as_ref().is_none_or(|share| share.key_epoch != dealt) && self.loaded != dealt {
             self.load_share();
-            self.erase_old_shares(actions);
             actions.push(Action::Report(Report::KeyDealt(dealt)));
         }
+        self.erase_old_shares(actions);
         self.follow_seats(now);
     }
 
@@ -185,7 +185,8 @@ impl Host {
     fn take_new_seat(&mut self, now: Now, actions: &mut Actions) {
         let (Some(seat), Some(last)) = (self.has_new_seat(), self.log.last()) else { return };
         let hard = Hard { term: last.term, vote: 0, commit: last.index };
-        actions.push(Action::Persist { lane: Lane::Records, writes: vec![RaftRow { seat, hard }.write()] });
+        actions
+            .push(Action::Persist { lane: Lane::Records, writes: vec![RaftRow { seat, taken: seat, hard }.write()] });
         self.take_seat(now, hard);
     }
 
@@ -202,6 +203,7 @@ impl Host {
             let gone = self.holder.leftovers(view);
             Self::erase(gone, actions);
         }
+        self.erase_old_shares(actions);
     }
 
     fn erase(gone: Vec<(ShareKey, u16)>, actions: &mut Actions) {

@@ -410,7 +410,7 @@ impl Host {
         let seat = founding.founders.iter().position(|founder| founder.record.host == self.own.host);
         let seat = seat.and_then(|at| u64::try_from(at + 1).ok()).unwrap_or(0);
         let mut writes = self.entry_rows(std::slice::from_ref(&entry));
-        writes.push(RaftRow { seat, hard }.write());
+        writes.push(RaftRow { seat, taken: seat, hard }.write());
         writes.push(self.remember(membership));
         writes.push(no_longer_forming());
         actions.push(Action::Persist { lane: Lane::Records, writes });

@@ -281,6 +281,8 @@ pub struct Host {
     next_id: u64,
     refusals: VecDeque<Refused>,
     disk_failed: bool,
+    /// The highest Raft id that this host ever had.
+    taken: u64,
     /// Set once it was told to end.
     ending: Option<ending::Ending>,
     /// The version that the mesh went on to and this binary does not know.
@@ -342,6 +344,7 @@ impl Host {
             next_id: 0,
             refusals: VecDeque::new(),
             disk_failed: false,
+            taken: 0,
             ending: None,
             outgrown: None,
             cleaned: false,
@@ -398,12 +401,12 @@ impl Host {
         if let Some(calendar) = &self.ground.calendar {
             times.push(now.monotonic.plus(calendar.until_next(now.wall_ms)));
         }
-        if self.membership.is_some() && self.seated.is_none() {
+        if self.membership.is_some() && self.seated.is_none() && self.outgrown.is_none() {
             times.push(self.pull_at);
         }
         times.extend(self.seated.as_ref().filter(|_| !self.disk_failed).map(|seated| seated.tick_at()));
         times.extend(self.beacon_at());
-        times.extend(self.attester.retry_at());
+        times.extend(self.attester.retry_at().filter(|_| self.outgrown.is_none()));
         times.extend(self.unlocking.again_at);
         times.extend(self.redealing.as_ref().map(|redealing| redealing.again_at));
         times.extend(self.watch.look_at);

@@ -97,8 +97,8 @@ impl Host {
             Message::KeyDealt { ceremony, deal, signature } => {
                 self.on_key_dealt(now, &host, ceremony, (&deal, signature), actions);
             }
-            Message::KeyHeld { ceremony, dealer, deal, signature } => {
-                self.on_key_held(host, ceremony, dealer, (deal, signature), actions);
+            Message::KeyHeld { ceremony, dealer, deal, signature, held } => {
+                self.on_key_held(host, ceremony, dealer, (deal, signature, held), actions);
             }
             Message::UnlockRequest { number, shown } => self.on_unlock_request(now, from, number, &shown, actions),
             Message::UnlockPart { number, round, key_epoch, index, sealed } => {

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Action, Actions, Host, Lane, Report, Share, Table, Write};
-use crate::cms::committee::{KeySetup, Step};
+use crate::cms::committee::{HeldDeal, KeySetup, Step};
 use crate::credential::dealing::{Ceremony, DealVerified, Dealer, KeyDeal};
 use crate::error::Check;
+use crate::founding;
 use crate::limits::{DEALING_MS, PART_RETRY_MS};
 use crate::suite::{Seed, symmetric};
 use crate::types::{Digest, Ed25519Signature, HostId, HpkePublic, MeshId, Now, Purpose, SecretBytes, ShareIndex, Time};
@@ -27,7 +28,7 @@ pub(super) struct Redealing {
     /// What others dealt to it: on disk, its sub-share sealed.
     deals: BTreeMap<ShareIndex, (DealVerified, Ed25519Signature)>,
     /// As the leader: who holds a flushed sub-share of which deal.
-    held: BTreeMap<ShareIndex, BTreeMap<HostId, Digest>>,
+    held: BTreeMap<ShareIndex, BTreeMap<HostId, (Digest, Ed25519Signature)>>,
     /// The first deal of each dealer that this host saw, under the dealer's signature.
     seen: BTreeMap<ShareIndex, Digest>,
     /// Dealers that were caught: said once each.
@@ -77,9 +78,6 @@ impl Host {
         let digest = ceremony.digest(&mesh);
         if self.redealing.as_ref().is_none_or(|known| known.ceremony != digest) {
             self.redealing = Some(self.begin_redealing(now, &ceremony, digest));
-            // What an attempt before this one left goes: there may be many of them.
-            let (epoch, rows) = (ceremony.key_epoch.to_be_bytes(), dealing_rows(ceremony.key_epoch, &digest));
-            self.erase_resting(|key| key.starts_with(&epoch) && !key.starts_with(&rows), actions);
         }
         let Some(redealing) = self.redealing.as_mut().filter(|known| now.monotonic >= known.again_at) else { return };
         redealing.again_at = now.monotonic.plus(PART_RETRY_MS);
@@ -273,8 +271,10 @@ impl Host {
         signature: Ed25519Signature,
         actions: &mut Actions,
     ) {
-        if let Some((_, leader)) = self.leader {
-            self.send(Lane::Records, leader, Message::KeyHeld { ceremony, dealer, deal, signature }, actions);
+        let (Some((_, leader)), Some(mesh)) = (self.leader, self.ground.records.mesh()) else { return };
+        let bytes = KeyDeal::held_bytes(mesh, &ceremony, &deal);
+        if let Some(held) = self.ground.suite.ed25519_sign(&self.own.identity.transport, &bytes) {
+            self.send(Lane::Records, leader, Message::KeyHeld { ceremony, dealer, deal, signature, held }, actions);
         }
     }
 
@@ -284,9 +284,18 @@ impl Host {
         host: HostId,
         ceremony: Digest,
         dealer: ShareIndex,
-        (deal, signature): (Digest, Ed25519Signature),
+        (deal, signature, held): (Digest, Ed25519Signature, Ed25519Signature),
         actions: &mut Actions,
     ) {
+        let records = &self.ground.records;
+        let says_so = |mesh| {
+            let bytes = KeyDeal::held_bytes(mesh, &ceremony, &deal);
+            let key = records.member(&host).map(|member| member.record().transport);
+            key.is_some_and(|key| self.ground.suite.ed25519_holds(&key, &bytes, &held))
+        };
+        if !records.mesh().is_some_and(says_so) {
+            return; // its own signature does not hold: nothing could be recorded with it
+        }
         let dealing = self.ground.records.committee().and_then(|committee| committee.dealing.as_ref());
         let Some(dealing) = dealing.filter(|known| known.receiver(&host).is_some()) else { return };
         let dealers = usize::from(dealer.0).checked_sub(1).and_then(|at| dealing.dealers.get(at)).copied();
@@ -294,8 +303,9 @@ impl Host {
         let Some(named) = dealers.filter(|_| of_this) else { return };
         match self.is_one_deal(&named, dealer, deal, signature) {
             Ok(()) => {
-                let held = self.redealing.as_mut().map(|known| known.held.entry(dealer).or_default());
-                held.map(|held| held.insert(host, deal));
+                if let Some(redealing) = &mut self.redealing {
+                    redealing.held.entry(dealer).or_default().insert(host, (deal, held));
+                }
             }
             Err(Check::DealTwice) => self.catch(named, dealer, Check::DealTwice, actions),
             Err(_) => {} // the receiver's word alone: the dealer did not sign it
@@ -306,13 +316,18 @@ impl Host {
     pub(super) fn end_of_dealing(&self, now: Now, view: View<'_>, ceremony: &Ceremony) -> Option<Step> {
         let redealing = self.redealing.as_ref()?;
         let t = usize::from(view.records.committee()?.key.t);
-        let is_held = |index: &ShareIndex, digest: Digest| {
-            let held = redealing.held.get(index);
-            held.is_some_and(|held| ceremony.receivers.iter().all(|host| held.get(host) == Some(&digest)))
+        let held_by = |index: &ShareIndex, digest: Digest| {
+            let held = redealing.held.get(index)?;
+            let by = |host| held.get(host).filter(|(deal, _)| *deal == digest).map(|(_, signature)| *signature);
+            ceremony.receivers.iter().map(by).collect::<Option<Vec<Ed25519Signature>>>()
         };
         let deals = redealing.deals.iter().filter(|(index, _)| !redealing.caught.contains(index));
-        let dealt = deals.filter(|(index, (deal, _))| is_held(index, deal.deal().digest(view.mesh)));
-        let dealt: Vec<_> = dealt.take(t).map(|(index, (deal, _))| (*index, deal.deal().commitments.clone())).collect();
+        let dealt = deals.filter_map(|(index, (deal, _))| {
+            let held = held_by(index, deal.deal().digest(view.mesh))?;
+            let KeyDeal { commitments, proof, .. } = deal.deal();
+            Some(HeldDeal { dealer: *index, commitments: commitments.clone(), proof: *proof, held })
+        });
+        let dealt: Vec<HeldDeal> = dealt.take(t).collect();
         if dealt.len() == t {
             return Some(Step::Activate { ceremony: redealing.ceremony, dealt });
         }
@@ -337,15 +352,24 @@ impl Host {
         suite.key_share_fits(setup.t, &setup.commitments, index, &share).then_some(share)
     }
 
-    /// Shares of dealings before the one that signs now are erased.
+    /// What is at rest of the mesh key beside the shares that sign now, and a dealing that is under way, is erased: with
+    /// the seed of a deal, whoever finds the disk later could compute the share that was dealt.
     pub(super) fn erase_old_shares(&mut self, actions: &mut Actions) {
-        let Some(setup) = self.ground.records.committee().map(|committee| &committee.key) else { return };
-        let epoch = setup.key_epoch.to_be_bytes();
-        self.erase_resting(|key| key < epoch.as_slice(), actions);
-    }
-
-    fn erase_resting(&mut self, is_old: impl Fn(&[u8]) -> bool, actions: &mut Actions) {
-        let old: Vec<Vec<u8>> = self.resting.keys().filter(|key| is_old(key)).cloned().collect();
+        let Some((committee, mesh)) = self.ground.records.committee().zip(self.ground.records.mesh()) else { return };
+        let setup = &committee.key;
+        if setup.index_of(&self.own.host).is_some() && self.share.is_none() {
+            return; // its new share does not open: nothing goes that somebody may still need
+        }
+        let founded = setup.ceremony.is_none().then(|| founding::share_row(setup));
+        let signs = setup.ceremony.map(|ceremony| dealing_rows(setup.key_epoch, &ceremony));
+        let dealing = committee.dealing.as_ref().map(|dealing| dealing_rows(dealing.key_epoch, &dealing.digest(mesh)));
+        let is_needed = |key: &[u8]| {
+            let is_part = |rows: &Vec<u8>| key.starts_with(rows) && key.last() != Some(&OWN.0);
+            founded.as_ref().is_some_and(|row| row == key)
+                || signs.as_ref().is_some_and(is_part)
+                || dealing.as_ref().is_some_and(|rows| key.starts_with(rows))
+        };
+        let old: Vec<Vec<u8>> = self.resting.keys().filter(|key| !is_needed(key)).cloned().collect();
         let mut writes = Vec::new();
         for key in old {
             self.resting.remove(&key);

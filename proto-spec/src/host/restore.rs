@@ -62,7 +62,7 @@ impl Host {
             if entry.index != index {
                 return Err(RestoreError::Log);
             }
-            outgrown = Records::version_of(entry).filter(|version| *version > config.newest);
+            outgrown = records.raised_by(entry).filter(|version| *version > config.newest);
             if outgrown.is_some() {
                 break;
             }
@@ -91,8 +91,12 @@ impl Host {
         host.load_share();
         // A seat under another id was lost with its hard state: this host must not vote as if it had not.
         let seat = host.ground.records.committee().and_then(|committee| committee.seat_of(&host.own.host));
+        host.taken = raft.as_ref().map_or(0, |row| row.taken);
         if outgrown.is_none() && raft.is_some_and(|row| seat.is_some_and(|seat| seat.id == row.seat)) {
             host.take_seat(Now { monotonic: Time(0), wall_ms: 0 }, hard);
+        } else {
+            // What was not committed is Raft's alone.
+            host.log.truncate(usize::try_from(hard.commit).unwrap_or(usize::MAX));
         }
         outgrown.into_iter().for_each(|version| host.stop_at(version));
         if let Some(bytes) = saved.forming {

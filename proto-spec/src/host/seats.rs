@@ -132,11 +132,16 @@ impl Host {
     pub(super) fn give_lead(&mut self, now: Now) {
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some(committee) = view.records.committee() else { return };
-        let stands = |seat: &&Seat| {
+        let silent = self.silent_seats(now);
+        let hears = |seat: &&Seat| {
             let leaves = seat.host == self.own.host || view.records.roll().is_leaving(&seat.host);
-            seat.votes && !leaves && self.coordinator.stands(view, &seat.host)
+            let is_there = self.coordinator.stands(view, &seat.host) && !silent.contains(&seat.host);
+            seat.votes && !leaves && is_there
         };
-        let next = committee.seats.iter().find(stands).map(|seat| seat.id);
+        let matched: BTreeMap<u64, u64> =
+            self.seated.as_ref().map(|seated| seated.election.matched().into_iter().collect()).unwrap_or_default();
+        // Whoever has most of the log needs the least to go on.
+        let next = committee.seats.iter().filter(hears).max_by_key(|seat| matched.get(&seat.id)).map(|seat| seat.id);
         if let (Some(seated), Some(next)) = (&mut self.seated, next) {
             seated.election.transfer(next);
         }
@@ -190,7 +195,7 @@ impl Host {
     /// Whether the records give this host a seat that it has not taken.
     pub(super) fn has_new_seat(&self) -> Option<u64> {
         let seat = self.ground.records.committee()?.seat_of(&self.own.host)?;
-        (self.seated.is_none() && self.outgrown.is_none()).then_some(seat.id)
+        (self.seated.is_none() && self.outgrown.is_none() && seat.id > self.taken).then_some(seat.id)
     }
 }
 

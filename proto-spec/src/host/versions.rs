@@ -5,7 +5,7 @@ use super::committee::Then;
 use super::{Action, Actions, Host, Report};
 use crate::cms::committee::Committee;
 use crate::cms::election::LogEntry;
-use crate::cms::records::{Command, Records};
+use crate::cms::records::Command;
 use crate::types::Now;
 
 impl Host {
@@ -15,7 +15,11 @@ impl Host {
         let Some(next) = view.records.protocol_version().checked_add(1) else { return };
         let voters = view.records.committee().map(Committee::voters).unwrap_or_default();
         let all_there = voters.iter().all(|host| self.coordinator.stands(view, host));
-        if next <= self.config.newest && all_there && self.coordinator.all_read(view, next) {
+        // Whoever has led for two epochs has heard everybody who is there.
+        let epochs_ms = view.calendar.epoch_ms().saturating_mul(2);
+        let has_heard =
+            self.seated.as_ref().is_some_and(|seated| now.monotonic >= seated.leads_since().plus(epochs_ms));
+        if next <= self.config.newest && all_there && has_heard && self.coordinator.all_read(view, next) {
             // Proposed twice it is refused once.
             let _not_leading = self.propose(now, &Command::Version { version: next }, Then::Nothing, actions);
         }
@@ -23,7 +27,7 @@ impl Host {
 
     /// Whether this binary must not apply an entry: neither that one nor any behind it.
     pub(super) fn is_outgrown_by(&mut self, now: Now, entry: &LogEntry, actions: &mut Actions) -> bool {
-        let beyond = Records::version_of(entry).filter(|version| *version > self.config.newest);
+        let beyond = self.ground.records.raised_by(entry).filter(|version| *version > self.config.newest);
         if let Some(version) = beyond.filter(|_| self.outgrown.is_none()) {
             self.stop_at(version);
             self.give_up_seat(now);

@@ -338,6 +338,8 @@ pub enum Message {
         deal: Digest,
         /// Its dealer's signature.
         signature: Ed25519Signature,
+        /// The receiver's: it stands in the record.
+        held: Ed25519Signature,
     },
     /// Member → holder of a share of the mesh key: unlock my period key.
     UnlockRequest {
