@@ -140,14 +140,24 @@ impl Attempt {
         })
     }
 
-    /// Transport keys of those who hold this attempt up: they have not proven their chips, or else have not dealt. Who
-    /// has not voted may know the end.
+    /// Transport keys of those who hold this attempt up: they have not proven their chips, or else have not dealt, or
+    /// else have not voted.
     pub fn silent(&self) -> Vec<TransportKey> {
         let proven = self.peers.values().all(|peer| peer.session.is_some());
-        let dealt = |host| self.ceremony.dealer(host).is_some_and(|index| self.deals.contains_key(&index));
-        let waited =
-            self.peers.iter().filter(|(host, peer)| if proven { !dealt(host) } else { peer.session.is_none() });
+        let all_dealt = self.deals.len() == self.peers.len();
+        let dealt = |host: &HostId| self.ceremony.dealer(host).is_some_and(|index| self.deals.contains_key(&index));
+        let waited_for = |host: &HostId, peer: &Peer| match (proven, all_dealt) {
+            (false, _) => peer.session.is_none(),
+            (true, false) => !dealt(host),
+            (true, true) => !self.votes.contains_key(host),
+        };
+        let waited = self.peers.iter().filter(|(host, peer)| **host != self.own && waited_for(host, peer));
         waited.map(|(_, peer)| peer.record.transport).collect()
+    }
+
+    /// Whether everybody but this founder has voted.
+    pub fn awaits_own_vote(&self) -> bool {
+        self.votes.len() == FOUNDERS - 1 && !self.votes.contains_key(&self.own)
     }
 
     /// Transport keys and addresses of the other two.

@@ -159,8 +159,7 @@ impl Host {
         let own_key = self.own.transport;
         let Some(forming) = &mut self.forming else { return };
         let calls = forming.contact.as_ref().map_or(own_key, |contact| contact.transport);
-        // Whoever voted may be called with others: the one that calls has a vote too, gives it for one set of three
-        // only, and remembers it. So what it calls for now is all that can be.
+        // Whoever voted may be called with others: the one that calls votes last, and once.
         if from != calls || forming.attempt.as_ref().is_some_and(|known| known.id == attempt) {
             return;
         }
@@ -177,6 +176,8 @@ impl Host {
         );
         match begun {
             Ok(begun) => {
+                // What the chip is still at work on answers a challenge of the attempt before.
+                self.tpm.retain(|_, purpose| !matches!(purpose, TpmUse::Challenge(_)));
                 forming.outbox.clear();
                 for (to, _) in begun.others() {
                     let blobs = begun.blobs(&to).unwrap_or_default().to_vec();
@@ -289,10 +290,10 @@ impl Host {
         }
     }
 
-    /// All deals add up: this founder's share is written, and only then its vote leaves.
+    /// All deals add up: this founder's share is written, and only then its vote leaves. The gathering host votes last.
     fn vote_founding(&mut self, actions: &mut Actions) {
         let suite = self.ground.suite.clone();
-        let Some(forming) = &mut self.forming else { return };
+        let Some(forming) = self.forming.as_mut().filter(|forming| forming.contact.is_some()) else { return };
         let voted = forming.outbox.iter().any(|(_, _, message)| matches!(message, Message::FoundingVote { .. }));
         let Some(known) = forming.attempt.as_ref().filter(|_| !voted) else { return };
         let Some(outcome) = known.outcome() else { return };
@@ -327,10 +328,26 @@ impl Host {
         let Some(genesis) = self.forming.as_ref().map(|forming| forming.genesis.clone()) else { return };
         let Some((host, known)) = self.attempt_of(&from, &attempt) else { return };
         match known.voted(suite.as_ref(), &genesis, &host, vote) {
-            Ok(None) => {}
             Ok(Some(founding)) => self.end_forming(now, &founding, actions),
+            Ok(None) if known.awaits_own_vote() => self.close_founding(now, &genesis, actions),
+            Ok(None) => {}
             Err(check) => self.founding_failed(from, check, actions),
         }
+    }
+
+    /// As the gathering host: the others have voted, so its own vote makes the founding. It leaves this host as part of
+    /// the record alone, once that is on disk: what this host did not found, nobody can show.
+    fn close_founding(&mut self, now: Now, genesis: &GenesisVerified, actions: &mut Actions) {
+        let (suite, host) = (self.ground.suite.clone(), self.own.host);
+        let Some(forming) = self.forming.as_mut().filter(|forming| forming.contact.is_none()) else { return };
+        let Some(known) = &mut forming.attempt else { return };
+        let Some(vote) = known.vote(suite.as_ref(), &self.own.identity.transport) else { return };
+        let Ok(Some(founding)) = known.voted(suite.as_ref(), genesis, &host, &vote) else { return };
+        let Some(outcome) = known.outcome() else { return };
+        let Some(resting) = self.own.seal_share(&outcome.setup, &outcome.share) else { return };
+        let key = share_row(&outcome.setup);
+        self.rest(key, resting.to_bytes(), actions);
+        self.end_forming(now, &founding, actions);
     }
 
     /// A founded host takes this one for a founder that voted: shown this host's ticket, it shows the founding.
@@ -366,12 +383,12 @@ impl Host {
         }
     }
 
-    /// One of those with whom this host voted founded with others. As nobody votes for two, what this host voted for
-    /// never was: it joins like everybody else.
+    /// The gathering host founded with others. As it founds once, what this host voted for never was: it joins like
+    /// everybody else.
     fn founded_without(&mut self, founding: &Founding, actions: &mut Actions) {
-        let Some(voted) = self.forming.as_ref().and_then(|forming| forming.voted.as_ref()) else { return };
-        let voted_too = founding.founders.iter().any(|founder| voted.contains(&founder.record.transport));
-        if !voted_too || !holds(self.ground.suite.as_ref(), &founding_entry(founding)) {
+        let Some(gathered) = self.forming.as_ref().and_then(|forming| forming.contact.as_ref()) else { return };
+        let founds = founding.founders.iter().any(|founder| founder.record.transport == gathered.transport);
+        if !founds || !holds(self.ground.suite.as_ref(), &founding_entry(founding)) {
             return;
         }
         if let Some(forming) = &mut self.forming {

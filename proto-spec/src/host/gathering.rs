@@ -50,8 +50,7 @@ pub(super) struct Forming {
     /// Whose lie or silence ended an attempt.
     failed: BTreeSet<TransportKey>,
     pub(super) attempt: Option<Attempt>,
-    /// The three in whose founding this host voted last. The gathering host founds with no others: one of them may
-    /// have seen the end.
+    /// The three in whose founding this host voted last: it may have succeeded.
     pub(super) voted: Option<Vec<TransportKey>>,
     /// Hosts that have come, as far as this host knows; below three also where more are of too few domains.
     pub(super) known: u8,
@@ -90,9 +89,7 @@ impl Forming {
     /// The two with whom this host founds, once enough have come. Hosts of other domains come first, and no tolerated
     /// domains may hold as many shares as sign: then another host is waited for. Through whom an attempt failed comes last.
     pub(super) fn choose(&self) -> Option<Vec<&Gathered>> {
-        let may_found = |key: &TransportKey| self.voted.as_ref().is_none_or(|voted| voted.contains(key));
-        let held_up = |key: &TransportKey| may_found(key) && !self.failed.contains(key);
-        self.choose_among(held_up).or_else(|| self.choose_among(may_found))
+        self.choose_among(|key| !self.failed.contains(key)).or_else(|| self.choose_among(|_| true))
     }
 
     fn choose_among(&self, may_found: impl Fn(&TransportKey) -> bool) -> Option<Vec<&Gathered>> {

@@ -166,7 +166,7 @@ impl Host {
         true
     }
 
-    fn rest(&mut self, key: Vec<u8>, value: Vec<u8>, actions: &mut Actions) {
+    pub(super) fn rest(&mut self, key: Vec<u8>, value: Vec<u8>, actions: &mut Actions) {
         self.resting.insert(key.clone(), value.clone());
         let write = Write { table: Table::Keys, key, value: Some(value) };
         actions.push(Action::Persist { lane: Lane::Records, writes: vec![write] });
