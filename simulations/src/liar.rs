@@ -22,6 +22,8 @@ pub enum Lie {
     StaleShare,
     /// One deal, and then another.
     TwoDeals,
+    /// Deals honestly, and never says that it holds what is dealt to it.
+    Mute,
     /// Deals honestly, and keeps its vote for the founding to itself.
     NoVote,
 }
@@ -55,12 +57,13 @@ impl Liar {
             Message::KeyDealt { ceremony, deal, .. } => (ceremony.0.to_vec(), deal),
             Message::FoundingDeal { attempt, deal } if self.founds => (attempt.0.to_vec(), deal),
             Message::FoundingVote { .. } if self.founds && self.lie == Lie::NoVote => return Vec::new(),
+            Message::KeyHeld { .. } if self.lie == Lie::Mute => return Vec::new(),
             _ => return vec![message.clone()],
         };
         let mut lie = deal.clone();
         match self.lie {
             Lie::Silent => return Vec::new(),
-            Lie::NoVote => return vec![message.clone()],
+            Lie::NoVote | Lie::Mute => return vec![message.clone()],
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
             Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
                 let known = self.instead.get(&dealing).cloned();

@@ -55,6 +55,16 @@ fn a_lying_dealer_is_named_by_every_honest_receiver_and_the_rest_finish() {
 }
 
 #[test]
+fn a_receiver_that_never_says_what_it_holds_is_left_out_of_the_next_dealing() {
+    for seed in 1..=3 {
+        let mut run = deal_with(Lie::Mute, seed, 0);
+        let liar = run.world.liar.as_ref().expect("a liar").machine;
+        assert!(run.world.checkers.findings().is_empty(), "{seed}: {:?}", run.world.checkers.findings());
+        assert!(key_epoch(&mut run, (liar + 1) % 3) >= 2, "{seed}: the key moved");
+    }
+}
+
+#[test]
 fn messages_that_get_lost_make_no_liar_of_an_honest_dealer() {
     let lies = [Lie::WrongShare, Lie::WrongDegree, Lie::StaleShare, Lie::TwoDeals, Lie::Silent, Lie::BadSeal];
     for (seed, lie) in (4..).zip(lies) {

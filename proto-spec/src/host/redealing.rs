@@ -23,6 +23,8 @@ pub(super) struct Redealing {
     since: Time,
     /// What is sent again until the dealing ends.
     pub(super) again_at: Time,
+    /// Who is to hold the new shares.
+    receivers: Vec<HostId>,
     /// What this host deals.
     own: Option<OwnDeal>,
     /// What others dealt to it: on disk, its sub-share sealed.
@@ -33,6 +35,15 @@ pub(super) struct Redealing {
     seen: BTreeMap<ShareIndex, Digest>,
     /// Dealers that were caught: said once each.
     caught: BTreeSet<ShareIndex>,
+}
+
+impl Redealing {
+    /// Receivers that hold nothing of what most others hold: of a dealing that was given up, those who held it up.
+    pub(super) fn mute(&self) -> Vec<HostId> {
+        let held_by = |host: &&HostId| self.held.values().filter(|held| held.contains_key(host)).count();
+        let most = self.receivers.iter().map(|host| held_by(&host)).max().unwrap_or(0);
+        self.receivers.iter().filter(|host| most > 0 && held_by(host) == 0).copied().collect()
+    }
 }
 
 /// The deal of this host, and the session keys that it is sealed to.
@@ -113,7 +124,8 @@ impl Host {
         let seen = deals.iter().map(|(index, (deal, _))| (*index, deal.deal().digest(&mesh))).collect();
         let (since, again_at) = (now.monotonic, now.monotonic);
         let (held, caught) = (BTreeMap::new(), BTreeSet::new());
-        Redealing { ceremony: digest, since, again_at, own, deals, held, seen, caught }
+        let receivers = ceremony.receivers.clone();
+        Redealing { ceremony: digest, receivers, since, again_at, own, deals, held, seen, caught }
     }
 
     /// As a holder of an old share: deals it. One seed, so one polynomial, in one dealing; sealed again where a receiver
@@ -364,7 +376,8 @@ impl Host {
         let signs = setup.ceremony.map(|ceremony| dealing_rows(setup.key_epoch, &ceremony));
         let dealing = committee.dealing.as_ref().map(|dealing| dealing_rows(dealing.key_epoch, &dealing.digest(mesh)));
         let is_needed = |key: &[u8]| {
-            let is_part = |rows: &Vec<u8>| key.starts_with(rows) && key.last() != Some(&OWN.0);
+            let counts = |last: &u8| setup.dealers.contains(&ShareIndex(*last));
+            let is_part = |rows: &Vec<u8>| key.starts_with(rows) && key.last().is_some_and(counts);
             founded.as_ref().is_some_and(|row| row == key)
                 || signs.as_ref().is_some_and(is_part)
                 || dealing.as_ref().is_some_and(|rows| key.starts_with(rows))

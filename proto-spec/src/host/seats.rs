@@ -1,9 +1,10 @@
 //! As the leader: who sits next, and when the mesh key moves. One change at a time: seat → promote → deal → activate →
 //! unseat; each step is a record, so that the next leader goes on where this one stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::committee::Then;
+use super::redealing::Redealing;
 use super::{Actions, Host, Lane};
 use crate::cms::committee::{Committee, FOUNDERS, Seat, Seating, Step, next_seat, wanted};
 use crate::cms::election::Ballot;
@@ -21,6 +22,8 @@ pub(super) struct Watch {
     pub(super) look_at: Option<Time>,
     /// Seated hosts without current evidence, and since when: as long as this host has led.
     absent: BTreeMap<HostId, Time>,
+    /// Receivers through whom a dealing had to be given up since this host leads: the next one does without them.
+    mute: BTreeSet<HostId>,
 }
 
 impl Host {
@@ -40,6 +43,10 @@ impl Host {
         self.let_go(now, actions);
         self.raise_version(now, actions);
         if let Some(step) = self.next_step(now) {
+            if matches!(step, Step::Abort { .. }) {
+                let mute = self.redealing.as_ref().map(Redealing::mute).unwrap_or_default();
+                self.watch.mute.extend(mute);
+            }
             // Another step may be on its way: the records take one of them.
             let _not_leading = self.propose(now, &Command::Committee(step), Then::Nothing, actions);
         }
@@ -55,6 +62,8 @@ impl Host {
         let gone: Vec<HostId> =
             seats.iter().map(|seat| seat.host).filter(|host| !self.coordinator.stands(view, host)).collect();
         self.watch.absent.retain(|host, _| gone.contains(host));
+        // Whoever was away could not say what it held.
+        self.watch.mute.retain(|host| !gone.contains(host));
         for host in gone {
             self.watch.absent.entry(host).or_insert(now.monotonic);
         }
@@ -71,6 +80,7 @@ impl Host {
         if let Some(ceremony) = &committee.dealing {
             return self.end_of_dealing(now, view, ceremony);
         }
+        let is_mute = |host: &HostId| self.watch.mute.contains(host);
         if let Some(learner) = committee.seats.iter().find(|seat| !seat.votes) {
             return self.step_of_learner(now, learner);
         }
@@ -83,10 +93,11 @@ impl Host {
                 return Some(Step::Seat { host: next.host, id: committee.next_id });
             }
         }
-        let all_stand = keep.iter().all(|host| self.coordinator.stands(view, host));
-        let moves = keep != committee.key.holders && self.may_move(view, committee, &keep);
-        if (moves || is_old(view, committee)) && keep.len() >= FOUNDERS && all_stand {
-            return Some(Step::Redeal(committee.next_dealing(keep)));
+        let receivers: Vec<HostId> = keep.iter().filter(|host| !is_mute(host)).copied().collect();
+        let all_stand = receivers.iter().all(|host| self.coordinator.stands(view, host));
+        let moves = receivers != committee.key.holders && self.may_move(view, committee, &keep);
+        if (moves || is_old(view, committee)) && receivers.len() >= FOUNDERS && all_stand {
+            return Some(Step::Redeal(committee.next_dealing(receivers)));
         }
         let gone = |seat: &&Seat| !keep.contains(&seat.host) && committee.key.index_of(&seat.host).is_none();
         committee.seats.iter().find(gone).map(|seat| Step::Unseat { id: seat.id })
