@@ -266,6 +266,7 @@ fn log(report: &Report) {
             "the mesh went on to a version that this binary does not \
             know: update it; until then it does nothing"
         ),
+        Report::Snapshot(record) => tracing::info!(record, "the records up to here are kept as a snapshot"),
         Report::Left(host) => tracing::info!(%host, "left the mesh"),
         Report::Joined => tracing::info!("this host is a member now"),
         Report::Epoch(round) => tracing::debug!(%round, "epoch"),

@@ -175,6 +175,7 @@ impl Store {
         Ok(Saved {
             membership: self.table(Table::Membership)?.into_iter().next(),
             records: self.table(Table::Records)?,
+            state: self.rows(Table::State)?,
             raft: self.table(Table::Raft)?.into_iter().next(),
             forming: self.table(Table::Forming)?.into_iter().next(),
             keys: self.rows(Table::Keys)?,
@@ -280,6 +281,7 @@ fn prefix(table: Table) -> u8 {
         Table::Forming => 8,
         Table::Keys => 9,
         Table::Tickets => 10,
+        Table::State => 11,
     }
 }
 

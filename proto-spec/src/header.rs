@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cms::snapshot::Snapshot;
 use crate::suite::{MeshKey, Suite};
 use crate::types::{BlsSignature, Digest, MeshId, Purpose, Round};
 use crate::wire;
@@ -29,6 +30,8 @@ pub struct Header {
     pub record: u64,
     /// Digest over all records before it.
     pub records_root: Digest,
+    /// The newest snapshot of the state.
+    pub snapshot: Snapshot,
     /// Root over the groups, their holders and their heads.
     pub group_root: Digest,
 }

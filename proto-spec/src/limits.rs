@@ -96,8 +96,22 @@ pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// One entry of the record log: the founding is the largest, with the genesis and three members; below
 /// what one row of the store takes.
 pub const ENTRY_MAX: usize = GENESIS_MAX + 20 * 1024;
-/// Entries of the record log in this step, before snapshots: about 1 GiB of heads.
-pub const LOG_ENTRIES_MAX: u64 = 1_000_000;
+/// Entries behind the newest snapshot: twice as many as those after which the next one of the largest state is due.
+pub const LOG_ENTRIES_MAX: u64 = 200_000;
+/// A snapshot is taken after so many entries at least: two days of 10 s without any other record.
+pub const SNAPSHOT_ENTRIES: u64 = 16_384;
+/// Entries that are kept before the newest snapshot: whoever was away for half a day gets entries, not the state.
+pub const LOG_KEPT: u64 = 4_096;
+/// The same in a mesh that is marked testnet, so that it is seen to happen.
+pub const TESTNET_SNAPSHOT_ENTRIES: u64 = 64;
+/// The same in a mesh that is marked testnet.
+pub const TESTNET_LOG_KEPT: u64 = 16;
+/// Rows of the largest state: its credentials, the requests of an hour, its groups, members and their tickets.
+pub const STATE_ROWS_MAX: u64 = 400_000;
+/// Rows of the state that one page carries: the smallest have a hundred bytes.
+pub const STATE_PAGE_ROWS_MAX: usize = 2_048;
+/// A page of the state that has not come by then is asked for again, of another host.
+pub const STATE_PAGE_MS: u64 = 2_000;
 /// Credentials in the records.
 pub const CREDENTIALS_MAX: usize = 250_000;
 /// Shard groups in the records.

@@ -295,6 +295,10 @@ pub enum Purpose {
     Timeout,
     /// The seats of the committee.
     Committee,
+    /// A snapshot of the replicated state.
+    State,
+    /// One row of it.
+    StateRow,
 }
 
 impl Purpose {
@@ -337,6 +341,8 @@ impl Purpose {
             Self::TreeNode => "tree-node",
             Self::Timeout => "timeout",
             Self::Committee => "committee",
+            Self::State => "state",
+            Self::StateRow => "state-row",
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use spec::cms::election::{Ballot, BallotKind, Election, Hard, LogEntry, NotStepped, SeatChange};
+use spec::cms::log::Stretch;
 
 /// Voters 1, 2 and 3, their disks and what is under way between them.
 struct Net {
@@ -14,12 +15,30 @@ struct Net {
     reads: Vec<Vec<(Vec<u8>, u64)>>,
     wire: Vec<Ballot>,
     cut: BTreeSet<u64>,
+    /// Ballots for which a voter wants the state first.
+    too_far_behind: usize,
 }
 
 fn voter(id: u64) -> Election {
     let first = LogEntry { index: 1, term: 1, change: None, command: b"founding".to_vec() };
     let hard = Hard { term: 1, vote: 0, commit: 1 };
-    Election::new(id, &[1, 2, 3], &[], &[first], hard, [u8::try_from(id).expect("small"); 32]).expect("a voter")
+    Election::new(
+        id,
+        &[1, 2, 3],
+        &[],
+        &Stretch { entries: vec![first], ..Stretch::default() },
+        hard,
+        [u8::try_from(id).expect("small"); 32],
+    )
+    .expect("a voter")
+}
+
+/// A voter whose log begins behind its third entry.
+fn cut_voter(id: u64) -> Election {
+    let entry = |index| LogEntry { index, term: 1, change: None, command: vec![1] };
+    let log = Stretch { after: 3, after_term: 1, entries: vec![entry(4), entry(5)] };
+    let hard = Hard { term: 1, vote: 0, commit: 4 };
+    Election::new(id, &[1, 2, 3], &[], &log, hard, [u8::try_from(id).expect("small"); 32]).expect("a voter")
 }
 
 impl Net {
@@ -30,6 +49,7 @@ impl Net {
             reads: vec![Vec::new(); 3],
             wire: Vec::new(),
             cut: BTreeSet::new(),
+            too_far_behind: 0,
         }
     }
 
@@ -56,7 +76,10 @@ impl Net {
                     continue;
                 }
                 let to = usize::try_from(ballot.to - 1).expect("small");
-                assert_eq!(self.voters[to].step(ballot.from, &ballot), Ok(()), "{ballot:?}");
+                match self.voters[to].step(ballot.from, &ballot) {
+                    Err(NotStepped::TooFarBehind) => self.too_far_behind += 1,
+                    stepped => assert_eq!(stepped, Ok(()), "{ballot:?}"),
+                }
             }
         }
     }
@@ -120,6 +143,39 @@ fn a_voter_that_missed_more_entries_than_one_message_carries_catches_up() {
 }
 
 #[test]
+fn a_voter_that_lacks_what_was_cut_off_is_offered_the_state_until_it_has_it_and_then_gets_entries() {
+    let mut net = Net::new();
+    net.ticks(60);
+    let leader = net.leader().expect("somebody leads");
+    let absent = (leader + 1) % 3;
+    net.cut.insert(u64::try_from(absent).expect("small") + 1);
+    for number in 0..20_u32 {
+        net.voters[leader].propose(number.to_be_bytes().to_vec(), None).expect("a proposal");
+        net.settle();
+    }
+    let through = net.committed[leader].last().expect("entries").index - 5;
+    net.voters[leader].forget_through(through);
+    let log = net.voters[leader].stretch(through);
+    assert!(log.entries.is_empty() && log.after == through);
+    net.cut.clear();
+    let offers = |net: &mut Net| {
+        let refused = net.too_far_behind;
+        net.ticks(30);
+        net.too_far_behind - refused
+    };
+    assert!(offers(&mut net) > 1, "with each heartbeat, not once");
+    // It pulled the state behind that entry.
+    let id = u64::try_from(absent).expect("small") + 1;
+    let (term, vote) = (net.voters[absent].term(), net.voters[absent].vote());
+    let hard = Hard { term, vote, commit: through };
+    net.voters[absent] = Election::new(id, &[1, 2, 3], &[], &log, hard, [9; 32]).expect("a voter");
+    net.ticks(60);
+    assert_eq!(net.voters[absent].last_index(), net.voters[leader].last_index());
+    assert_eq!(offers(&mut net), 0);
+    assert_eq!(net.committed[absent].last(), net.committed[leader].last());
+}
+
+#[test]
 fn one_seat_cannot_use_up_the_terms() {
     let mut one = voter(1);
     let jump = ballot(BallotKind::Vote, 2, 1, spec::limits::TERM_JUMP_MAX + 2);
@@ -169,9 +225,10 @@ fn what_a_voter_cannot_have_seen_is_not_stepped() {
 #[test]
 fn a_lost_hard_state_starts_no_voter() {
     let entry = LogEntry { index: 2, term: 1, change: None, command: Vec::new() };
-    assert!(Election::new(1, &[1, 2, 3], &[], &[entry], Hard::default(), [0; 32]).is_none(), "a gap");
+    let log = Stretch { entries: vec![entry], ..Stretch::default() };
+    assert!(Election::new(1, &[1, 2, 3], &[], &log, Hard::default(), [0; 32]).is_none(), "a gap");
     let hard = Hard { term: 3, vote: 0, commit: 7 };
-    assert!(Election::new(1, &[1, 2, 3], &[], &[], hard, [0; 32]).is_none(), "the log is gone");
+    assert!(Election::new(1, &[1, 2, 3], &[], &Stretch::default(), hard, [0; 32]).is_none(), "the log is gone");
 }
 
 fn ballot(kind: BallotKind, from: u64, to: u64, term: u64) -> Ballot {
@@ -191,7 +248,7 @@ fn ballot(kind: BallotKind, from: u64, to: u64, term: u64) -> Ballot {
     }
 }
 
-const KINDS: [BallotKind; 9] = [
+const KINDS: [BallotKind; 10] = [
     BallotKind::PreVote,
     BallotKind::PreVoteReply,
     BallotKind::Vote,
@@ -201,6 +258,7 @@ const KINDS: [BallotKind; 9] = [
     BallotKind::Heartbeat,
     BallotKind::HeartbeatReply,
     BallotKind::TimeoutNow,
+    BallotKind::Snapshot,
 ];
 
 /// Small numbers meet the log; the others are what a liar tries.
@@ -223,7 +281,7 @@ fn entry() -> impl Strategy<Value = LogEntry> {
 
 prop_compose! {
     fn hostile()(
-        kind in 0_usize..9,
+        kind in 0_usize..10,
         from in 2_u64..=3,
         (term, log_term, index) in (number(), number(), number()),
         entries in proptest::collection::vec(entry(), 0..3),
@@ -252,8 +310,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn p8_no_sequence_of_ballots_panics_a_voter(ballots in proptest::collection::vec((hostile(), 0_usize..30), 1..12)) {
-        let mut one = voter(1);
+    fn p8_no_sequence_of_ballots_panics_a_voter(
+        is_cut in any::<bool>(),
+        ballots in proptest::collection::vec((hostile(), 0_usize..30), 1..12),
+    ) {
+        let mut one = if is_cut { cut_voter(1) } else { voter(1) };
         for (ballot, ticks) in ballots {
             let _taken_or_not = one.step(ballot.from, &ballot);
             drain(&mut one);
@@ -265,11 +326,21 @@ proptest! {
     }
 
     #[test]
-    fn p8_no_sequence_of_ballots_panics_a_leader(ballots in proptest::collection::vec((hostile(), 0_usize..4), 1..12)) {
+    fn p8_no_sequence_of_ballots_panics_a_leader(
+        is_cut in any::<bool>(),
+        ballots in proptest::collection::vec((hostile(), 0_usize..4), 1..12),
+    ) {
         let mut net = Net::new();
         net.ticks(60);
         let leader = net.leader().expect("somebody leads");
         let own = u64::try_from(leader).expect("small") + 1;
+        if is_cut {
+            for _ in 0..3 {
+                net.voters[leader].propose(vec![1], None).expect("a proposal");
+                net.settle();
+            }
+            net.voters[leader].forget_through(3);
+        }
         for (ballot, ticks) in ballots {
             // Of the others, in the leader's own term where it is a small number: only that is acted on.
             let from = if ballot.from == own { 1 } else { ballot.from };

@@ -45,6 +45,7 @@ impl Disk {
         Saved {
             membership: table(Table::Membership).next(),
             records: table(Table::Records).collect(),
+            state: with_keys(Table::State),
             raft: table(Table::Raft).next(),
             forming: table(Table::Forming).next(),
             keys: with_keys(Table::Keys),

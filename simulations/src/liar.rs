@@ -1,4 +1,5 @@
-//! A host whose deals of the mesh key are lies. All else that it does is honest, so that nothing but the deals is tried.
+//! A host that lies in one thing: in its deals of the mesh key, or in the state that it serves. All else that it does is
+//! honest, so that nothing but the lie is tried.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ pub enum Lie {
     TwoDeals,
     /// Deals honestly, and never says that it holds what is dealt to it.
     Mute,
+    /// Deals honestly, and serves a state in which one row is another.
+    WrongRow,
     /// Deals honestly, and keeps its vote for the founding to itself.
     NoVote,
 }
@@ -58,12 +61,17 @@ impl Liar {
             Message::FoundingDeal { attempt, deal } if self.founds => (attempt.0.to_vec(), deal),
             Message::FoundingVote { .. } if self.founds && self.lie == Lie::NoVote => return Vec::new(),
             Message::KeyHeld { .. } if self.lie == Lie::Mute => return Vec::new(),
+            Message::StatePage { record, number, rows } if self.lie == Lie::WrongRow => {
+                let mut rows = rows.clone();
+                rows.iter_mut().filter_map(|row| row.last_mut()).for_each(|byte| *byte ^= 1);
+                return vec![Message::StatePage { record: *record, number: *number, rows }];
+            }
             _ => return vec![message.clone()],
         };
         let mut lie = deal.clone();
         match self.lie {
             Lie::Silent => return Vec::new(),
-            Lie::NoVote | Lie::Mute => return vec![message.clone()],
+            Lie::NoVote | Lie::Mute | Lie::WrongRow => return vec![message.clone()],
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
             Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
                 let known = self.instead.get(&dealing).cloned();

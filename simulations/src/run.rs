@@ -172,19 +172,24 @@ impl Run {
         self.set_up();
         self.world.checkers.strangers.insert(self.stranger());
         let genesis = self.genesis(scenario);
-        for number in 0..self.hosts + 2 {
-            self.world.start(number);
-            if number == FOUNDERS && !self.is_founded() {
-                return self.stuck("three hosts did not found the mesh");
-            }
-            let Some(command) = self.joining(number, &genesis, |_| {}) else { return self.stuck("no identity") };
-            match self.ask(number, command, START_MS) {
-                Some(Ok(LocalReply::Joined(_))) => {}
-                other => return self.stuck(&format!("host {number} did not join: {other:?}")),
-            }
+        if !(0..self.hosts + 2).all(|number| self.enrol(number, &genesis)) {
+            return false;
         }
         self.settle(3 * scenario.epoch_ms);
         true
+    }
+
+    /// Starts a machine and brings it into the mesh, which the first three found.
+    pub fn enrol(&mut self, number: usize, genesis: &SignedGenesis) -> bool {
+        self.world.start(number);
+        if number == FOUNDERS && !self.is_founded() {
+            return self.stuck("three hosts did not found the mesh");
+        }
+        let Some(command) = self.joining(number, genesis, |_| {}) else { return self.stuck("no identity") };
+        match self.ask(number, command, START_MS) {
+            Some(Ok(LocalReply::Joined(_))) => true,
+            other => self.stuck(&format!("host {number} did not join: {other:?}")),
+        }
     }
 
     /// What brings this machine into the mesh: the first founds it, the others join with a ticket, as `change` leaves it.

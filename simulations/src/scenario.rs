@@ -54,12 +54,13 @@ pub enum ScenarioError {
     Form(String, toml::de::Error),
 }
 
-const SCENARIOS: [(&str, &str); 5] = [
+const SCENARIOS: [(&str, &str); 6] = [
     ("boundaries", include_str!("../scenarios/boundaries.toml")),
     ("calm", include_str!("../scenarios/calm.toml")),
     ("crash", include_str!("../scenarios/crash.toml")),
     ("registers", include_str!("../scenarios/registers.toml")),
     ("partition", include_str!("../scenarios/partition.toml")),
+    ("snapshots", include_str!("../scenarios/snapshots.toml")),
 ];
 
 /// Names of all scenarios.

@@ -47,6 +47,17 @@ fn p4_one_host_leads_a_term_and_nothing_is_lost_under_partitions_and_clock_jumps
 }
 
 #[test]
+fn nothing_is_lost_while_the_log_is_cut_again_and_again() {
+    let mut acknowledged = 0;
+    for seed in 1..=8 {
+        let run = outcome("snapshots", 7, seed, false);
+        assert!(run.ok, "sim run snapshots --hosts 7 --seed {seed}: {:?}", run.findings);
+        acknowledged += run.acknowledged;
+    }
+    assert!(acknowledged > 300, "only {acknowledged} puts were acknowledged: the runs show nothing");
+}
+
+#[test]
 fn p3_holds_wherever_between_two_actions_a_host_crashes() {
     // Every 41st boundary here; `sim swarm boundaries` takes them all.
     let (mut crashed, mut acknowledged) = (0, 0);

@@ -157,7 +157,8 @@ impl Step {
 }
 
 /// The committee as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Committee {
     /// Its seats, in the order of their ids.
     pub seats: Vec<Seat>,

@@ -1,10 +1,14 @@
 //! The part of the replicated state that speaks of credentials: the newest head of each, which request made which record,
 //! and which puts came too late.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::records::Group;
-use crate::credential::head::HeadVerified;
+use super::snapshot::{Row, RowsProven, Skip};
+use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::Check;
 use crate::limits::{CREDENTIALS_MAX, PUT_EPOCHS, REQUEST_EPOCHS, REQUESTS_KEPT_MAX};
 use crate::tree;
@@ -41,6 +45,32 @@ impl Credential {
     }
 }
 
+/// A credential as a row of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CredentialRow {
+    head: SignedHead,
+    dealt: Digest,
+    group: GroupId,
+    generation: Generation,
+    commitments: Digest,
+    flushed: Vec<ShareIndex>,
+    record: u64,
+}
+
+impl CredentialRow {
+    fn of(credential: &Credential) -> Self {
+        let Credential { head, dealt, group, generation, commitments, flushed, record } = credential.clone();
+        Self { head: head.signed().clone(), dealt, group, generation, commitments, flushed, record }
+    }
+
+    fn credential(&self, proven: &RowsProven) -> Option<Credential> {
+        let Self { head, dealt, group, generation, commitments, flushed, record } = self.clone();
+        let head = HeadVerified::recorded(&head, proven)?;
+        Some(Credential { head, dealt, group, generation, commitments, flushed, record })
+    }
+}
+
 /// What a record of a new value says beside its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value {
@@ -66,11 +96,11 @@ struct Made {
 /// All credentials.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
-    recorded: BTreeMap<CredentialId, Credential>,
+    recorded: BTreeMap<CredentialId, Arc<Credential>>,
     first_commitments: BTreeMap<Commitment, CredentialId>,
     requests: BTreeMap<RequestId, Made>,
-    /// The requests, oldest first, with the round of the newest header when they were recorded.
-    request_order: VecDeque<(Round, RequestId)>,
+    /// The requests by the index of their record, with the round of the newest header when they were recorded.
+    request_order: BTreeMap<u64, (Round, RequestId)>,
 }
 
 impl Credentials {
@@ -108,7 +138,8 @@ impl Credentials {
         self.remember(&head, round, record);
         let Value { group, generation, commitments, flushed, round: _ } = value;
         let dealt = *head.digest();
-        self.recorded.insert(id, Credential { head, dealt, group, generation, commitments, flushed, record });
+        let credential = Credential { head, dealt, group, generation, commitments, flushed, record };
+        self.recorded.insert(id, Arc::new(credential));
         Ok(id)
     }
 
@@ -120,7 +151,7 @@ impl Credentials {
         let id = head.head().id();
         self.check_change(&head)?;
         self.remember(&head, round, record);
-        let credential = self.recorded.get_mut(&id).ok_or(Check::Unknown)?;
+        let credential = Arc::make_mut(self.recorded.get_mut(&id).ok_or(Check::Unknown)?);
         credential.head = head;
         credential.record = record;
         Ok(id)
@@ -153,17 +184,52 @@ impl Credentials {
 
     fn remember(&mut self, head: &HeadVerified, round: Round, record: u64) {
         let request = head.head().request;
-        if self.requests.insert(request, Made { head: *head.digest(), record }).is_none() {
-            self.request_order.push_back((round, request));
+        if let Some(before) = self.requests.insert(request, Made { head: *head.digest(), record }) {
+            self.request_order.remove(&before.record);
         }
-        while let Some((at, oldest)) = self.request_order.front().copied() {
-            let is_old = at.0.saturating_add(REQUEST_EPOCHS) < round.0;
-            if !is_old && self.request_order.len() <= REQUESTS_KEPT_MAX {
+        self.request_order.insert(record, (round, request));
+        while let Some(oldest) = self.request_order.first_entry() {
+            let is_old = oldest.get().0.0.saturating_add(REQUEST_EPOCHS) < round.0;
+            if !is_old && self.requests.len() <= REQUESTS_KEPT_MAX {
                 break;
             }
-            self.request_order.pop_front();
-            self.requests.remove(&oldest);
+            let (_, request) = oldest.remove();
+            self.requests.remove(&request);
         }
+    }
+
+    pub(super) fn row_count(&self) -> usize {
+        self.recorded.len() + self.request_order.len()
+    }
+
+    /// The rows that speak of credentials, without as many of each kind as are to be skipped.
+    pub(super) fn rows<'a>(&'a self, skip: &mut Skip) -> impl Iterator<Item = Row> + use<'a> {
+        let credentials = self.recorded.values().skip(skip.of(self.recorded.len()));
+        let credentials = credentials.map(|credential| Row::Credential(Box::new(CredentialRow::of(credential))));
+        let requests = self.request_order.iter().skip(skip.of(self.request_order.len()));
+        let requests = requests.filter_map(|(record, (round, request))| {
+            let head = self.requests.get(request)?.head;
+            Some(Row::Request { record: *record, round: *round, request: *request, head })
+        });
+        credentials.chain(requests)
+    }
+
+    /// Takes a row of a snapshot.
+    pub(super) fn take_row(&mut self, row: &Row, proven: &RowsProven) -> Option<()> {
+        match row {
+            Row::Credential(row) => {
+                let credential = row.credential(proven)?;
+                let head = credential.head.head();
+                self.first_commitments.insert(head.c0, head.id());
+                self.recorded.insert(head.id(), Arc::new(credential));
+            }
+            Row::Request { record, round, request, head } => {
+                self.requests.insert(*request, Made { head: *head, record: *record });
+                self.request_order.insert(*record, (*round, *request));
+            }
+            _ => return None,
+        }
+        Some(())
     }
 
     /// The record that a request of the last hour made of this very head.
@@ -173,12 +239,12 @@ impl Credentials {
 
     /// A credential, also one that was removed.
     pub fn get(&self, id: &CredentialId) -> Option<&Credential> {
-        self.recorded.get(id)
+        self.recorded.get(id).map(Arc::as_ref)
     }
 
     /// All credentials, also those that were removed.
     pub fn iter(&self) -> impl Iterator<Item = (&CredentialId, &Credential)> {
-        self.recorded.iter()
+        self.recorded.iter().map(|(id, credential)| (id, credential.as_ref()))
     }
 
     /// Groups of credentials that are there.

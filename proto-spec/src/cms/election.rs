@@ -5,10 +5,10 @@
 //! indexes, terms and commit can be, is checked here before it is stepped.
 
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, HardState, Message, MessageType};
-use raft::{RawNode, StateRole, Storage as _};
+use raft::{RawNode, SnapshotStatus, StateRole, Storage as _};
 use serde::{Deserialize, Serialize};
 
-use super::log::{Log, change_bytes, entry_of, ours_of};
+use super::log::{Log, Stretch, change_bytes, entry_of, ours_of};
 use crate::limits::{
     CONTEXT_MAX, ELECTION_TICKS, HEARTBEAT_TICKS, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, RAFT_INFLIGHT_MAX,
     TERM_JUMP_MAX,
@@ -74,9 +74,11 @@ pub enum BallotKind {
     HeartbeatReply,
     /// The leader steps down in your favour.
     TimeoutNow,
+    /// The log no longer begins where you stop: the state behind this index comes first.
+    Snapshot,
 }
 
-const KINDS: [(BallotKind, MessageType); 9] = [
+const KINDS: [(BallotKind, MessageType); 10] = [
     (BallotKind::PreVote, MessageType::MsgRequestPreVote),
     (BallotKind::PreVoteReply, MessageType::MsgRequestPreVoteResponse),
     (BallotKind::Vote, MessageType::MsgRequestVote),
@@ -86,6 +88,7 @@ const KINDS: [(BallotKind, MessageType); 9] = [
     (BallotKind::Heartbeat, MessageType::MsgHeartbeat),
     (BallotKind::HeartbeatReply, MessageType::MsgHeartbeatResponse),
     (BallotKind::TimeoutNow, MessageType::MsgTimeoutNow),
+    (BallotKind::Snapshot, MessageType::MsgSnapshot),
 ];
 
 /// A message between voters, in our own form (Raft dissertation, figure 3.1 and chapters 4 and 9).
@@ -133,6 +136,8 @@ pub enum NotStepped {
     Nonsense,
     /// It came from or for a seat that is not there; after a change of seats that passes.
     Seat,
+    /// The leader no longer has the entries that are missing here: the state must be pulled.
+    TooFarBehind,
 }
 
 /// What is to be done after a step, in the order of the fields.
@@ -164,16 +169,8 @@ impl Election {
     /// Starts from what is on disk: every entry up to `hard.commit` is applied already.
     ///
     /// `None` where what is on disk cannot be: the host then has lost its hard state.
-    pub fn new(
-        id: u64,
-        voters: &[u64],
-        learners: &[u64],
-        entries: &[LogEntry],
-        hard: Hard,
-        seed: [u8; 32],
-    ) -> Option<Self> {
-        let contiguous = entries.iter().zip(1..).all(|(entry, index)| entry.index == index);
-        if !contiguous || hard.commit > entries.last().map_or(0, |entry| entry.index) {
+    pub fn new(id: u64, voters: &[u64], learners: &[u64], log: &Stretch, hard: Hard, seed: [u8; 32]) -> Option<Self> {
+        if !log.is_whole() || hard.commit > log.last() || hard.commit < log.after {
             return None;
         }
         let config = raft::Config {
@@ -191,7 +188,7 @@ impl Election {
         };
         let mut state = HardState::default();
         (state.term, state.vote, state.commit) = (hard.term, hard.vote, hard.commit);
-        let log = Log::new(entries.iter().map(entry_of).collect(), state, seats(voters, learners));
+        let log = Log::new(log, state, seats(voters, learners));
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, log, &logger).ok()?;
         let mut election = Self { raw, seed };
@@ -247,6 +244,10 @@ impl Election {
         if ballot.term >= raft.term && !self.can_be(ballot) {
             return Err(NotStepped::Nonsense);
         }
+        // The library would take the snapshot without the state.
+        if ballot.kind == BallotKind::Snapshot && ballot.index > raft.raft_log.committed {
+            return Err(NotStepped::TooFarBehind);
+        }
         // What is left is a message that a voter may send. The library drops what is out of date.
         let _dropped = self.raw.step(message_of(ballot));
         self.draw();
@@ -269,6 +270,12 @@ impl Election {
                 ballot.commit <= last && (raft.state != StateRole::Leader || ballot.term > raft.term)
             }
             BallotKind::TimeoutNow => ballot.from == raft.leader_id,
+            BallotKind::Snapshot => {
+                ballot.index > 0
+                    && ballot.log_term > 0
+                    && ballot.log_term <= ballot.term
+                    && (raft.state != StateRole::Leader || ballot.term > raft.term)
+            }
             BallotKind::PreVote
             | BallotKind::PreVoteReply
             | BallotKind::Vote
@@ -285,7 +292,9 @@ impl Election {
         let rising = terms.clone().is_sorted() && terms.last().is_none_or(|term| term <= ballot.term);
         // The library gives an entry that is not there term zero.
         let dated = (ballot.log_term == 0) == (ballot.index == 0) && ballot.entries.iter().all(|entry| entry.term > 0);
-        let committed = ballot.entries.iter().filter(|entry| entry.index <= log.committed);
+        // Of what was cut off nothing is known; the library never looks at an append that begins so early.
+        let here = log.first_index()..=log.committed;
+        let committed = ballot.entries.iter().filter(|entry| here.contains(&entry.index));
         let mut keeps = committed.map(|entry| log.term(entry.index).is_ok_and(|term| term == entry.term));
         in_order && rising && dated && keeps.all(|kept| kept)
     }
@@ -345,6 +354,11 @@ impl Election {
             log.set_hard(hard);
         }
         self.raw.advance_append_async(ready);
+        // Whoever was offered a snapshot says by itself when it has it; until then it is offered with each heartbeat.
+        let offered = out.at_once.iter().chain(&out.after_write).filter(|one| one.kind == BallotKind::Snapshot);
+        for seat in offered.map(|ballot| ballot.to).collect::<Vec<_>>() {
+            self.raw.report_snapshot(seat, SnapshotStatus::Failure);
+        }
         out
     }
 
@@ -414,9 +428,24 @@ impl Election {
         self.raw.raft.prs().iter().map(|(id, progress)| (*id, progress.matched)).collect()
     }
 
-    /// All entries up to an index.
-    pub fn entries(&self, through: u64) -> Vec<LogEntry> {
-        self.raw.store().through(through).map(ours_of).collect()
+    /// All entries that are here, up to an index.
+    pub fn stretch(&self, through: u64) -> Stretch {
+        self.raw.store().through(through)
+    }
+
+    /// A snapshot is kept: entries up to an index before it are forgotten. All of them must be applied.
+    pub fn forget_through(&mut self, index: u64) {
+        self.raw.mut_store().forget_through(index);
+    }
+
+    /// For whom this seat voted in its term (0: nobody).
+    pub fn vote(&self) -> u64 {
+        self.raw.raft.vote
+    }
+
+    /// Index behind which the log begins.
+    pub fn after(&self) -> u64 {
+        self.raw.raft.raft_log.first_index().saturating_sub(1)
     }
 
     /// Committed entries behind an index, as many as fit a page.
@@ -464,19 +493,30 @@ fn message_of(ballot: &Ballot) -> Message {
         ..Message::default()
     };
     message.set_msg_type(kind);
+    if ballot.kind == BallotKind::Snapshot {
+        let metadata = message.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (ballot.index, ballot.log_term);
+    }
     message.set_entries(ballot.entries.iter().map(entry_of).collect());
     message
 }
 
 fn ballot_of(message: &Message) -> Option<Ballot> {
     let (kind, _) = KINDS.iter().find(|(_, kind)| *kind == message.get_msg_type())?;
+    let (log_term, index) = match kind {
+        BallotKind::Snapshot => {
+            let metadata = message.get_snapshot().get_metadata();
+            (metadata.term, metadata.index)
+        }
+        _ => (message.log_term, message.index),
+    };
     Some(Ballot {
         kind: *kind,
         from: message.from,
         to: message.to,
         term: message.term,
-        log_term: message.log_term,
-        index: message.index,
+        log_term,
+        index,
         entries: message.entries.iter().take(PAGE_ENTRIES_MAX).map(ours_of).collect(),
         commit: message.commit,
         commit_term: message.commit_term,

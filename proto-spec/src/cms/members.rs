@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::snapshot::{Row, Skip};
 use crate::error::Check;
 use crate::limits::MEMBERS_MAX;
 use crate::membership::{Member, MemberRecord, Role};
-use crate::suite::Suite;
+use crate::suite::{MeshKey, Suite};
 use crate::types::{Digest, Ed25519Signature, HostId, MeshId, Purpose, TicketSerial, TransportKey};
 
 /// All members.
@@ -113,6 +114,43 @@ impl Members {
         }
         self.departed.insert(*host, (record, at));
         Ok(())
+    }
+
+    pub(super) fn row_count(&self) -> usize {
+        self.all.len() + self.departed.len() + self.tickets.len()
+    }
+
+    /// The rows that speak of members, without as many of each kind as are to be skipped.
+    pub(super) fn rows<'a>(&'a self, skip: &mut Skip) -> impl Iterator<Item = Row> + use<'a> {
+        let members = self.all.iter().skip(skip.of(self.all.len())).map(|(host, member)| Row::Member {
+            admission: member.admission().clone(),
+            leaving: self.leaving.contains(host),
+        });
+        let departed = self.departed.values().skip(skip.of(self.departed.len()));
+        let departed = departed.map(|(record, at)| Row::Departed { record: record.clone(), at: *at });
+        let tickets = self.tickets.iter().skip(skip.of(self.tickets.len()));
+        let tickets = tickets.map(|(serial, host)| Row::Ticket { serial: *serial, host: *host });
+        members.chain(departed).chain(tickets)
+    }
+
+    /// Takes a row of a snapshot.
+    pub(super) fn take_row(&mut self, suite: &dyn Suite, mesh: &MeshId, key: &MeshKey, row: &Row) -> Option<()> {
+        match row {
+            Row::Member { admission, leaving } => {
+                let host = self.admit(Member::check(suite, mesh, key, admission.clone())?).ok()?;
+                if *leaving {
+                    self.leaving.insert(host);
+                }
+            }
+            Row::Departed { record, at } => {
+                self.departed.insert(record.host, (record.clone(), *at));
+            }
+            Row::Ticket { serial, host } => {
+                self.tickets.insert(*serial, *host);
+            }
+            _ => return None,
+        }
+        Some(())
     }
 
     /// Leaves of the header's tree, in the order of the identities.

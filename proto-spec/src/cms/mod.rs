@@ -1,9 +1,11 @@
 //! The coordinating role: the records and the service that writes them.
 
+pub mod command;
 pub mod committee;
 pub mod credentials;
 pub mod election;
-mod log;
+pub mod log;
 pub mod members;
 pub mod records;
 pub mod service;
+pub mod snapshot;

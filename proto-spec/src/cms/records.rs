@@ -2,19 +2,22 @@
 //! another host; a command that does not fit changes nothing but the index.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::committee::{Committee, FOUNDERS, FOUNDERS_T, KeySetup, Step, seats_are_spread};
+use super::command::{Command, Founding};
+use super::committee::{Committee, FOUNDERS, FOUNDERS_T, Step, seats_are_spread};
 use super::credentials::{Credential, Credentials, Value};
-use super::election::{LogEntry, SeatChange};
+use super::election::LogEntry;
 use super::members::Members;
+use super::snapshot::Snapshot;
 use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::placement::{self, Candidate, spread_holds};
 use crate::credential::split::commitments_digest;
 use crate::error::Check;
-use crate::genesis::{GenesisVerified, SignedGenesis};
+use crate::genesis::GenesisVerified;
 use crate::header::Header;
 use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX};
 use crate::membership::{Admission, Member, MemberRecord, Role};
@@ -22,110 +25,10 @@ use crate::suite::{MeshKey, Suite};
 use crate::ticket::Pins;
 use crate::tree;
 use crate::types::{
-    BlsSignature, Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, MeshId, Purpose,
-    Round, ShareIndex, Terms, TransportKey, sha256,
+    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, MeshId, Purpose, Round,
+    ShareIndex, Terms, TransportKey, sha256,
 };
 use crate::wire;
-
-/// The record that ends the forming of a mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Founding {
-    /// What the mesh is.
-    pub genesis: SignedGenesis,
-    /// The three founders, in the order of their shares.
-    pub founders: Vec<Admission>,
-    /// The mesh key that they dealt.
-    pub key: KeySetup,
-    /// Digest of the three deals.
-    pub deals: Digest,
-    /// Signature of the new mesh key.
-    pub signature: BlsSignature,
-    /// Signatures of the founders' transport keys, in their order.
-    pub consents: Vec<Ed25519Signature>,
-}
-
-impl Founding {
-    /// What the founders and the new key sign.
-    pub fn signed_bytes(mesh: &MeshId, founders: &[MemberRecord], key: &KeySetup, deals: &Digest) -> Vec<u8> {
-        let records: Vec<u8> = founders.iter().flat_map(|record| record.digest(mesh).0).collect();
-        let digest = Purpose::Founding.digest(&[&records, &wire::encode(key), &deals.0]);
-        Purpose::Founding.signed_bytes(mesh, &digest.0)
-    }
-}
-
-/// A command of the log. The order of the variants is that of the log: new ones go to the end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub enum Command {
-    /// The first entry: what the mesh is, who founded it, and its key.
-    Found(Box<Founding>),
-    /// A member is let in.
-    Admit(Box<Admission>),
-    /// A shard group is active.
-    Group {
-        /// The group.
-        group: Group,
-        /// The beacon that drew it.
-        beacon: SignedBeacon,
-        /// Hosts that did not stand when it was drawn.
-        absent: Vec<HostId>,
-    },
-    /// A credential's head is recorded.
-    Head {
-        /// The head.
-        head: SignedHead,
-        /// The group that holds its shares.
-        group: GroupId,
-        /// The group's generation.
-        generation: Generation,
-        /// Digest of the commitments.
-        commitments: Digest,
-        /// Indexes whose holders had flushed their share when it was recorded.
-        flushed: Vec<ShareIndex>,
-        /// Round of the oldest of their receipts.
-        round: Round,
-    },
-    /// A round's header is closed here.
-    Epoch {
-        /// The beacon of the round: it proves that the round has begun.
-        beacon: SignedBeacon,
-    },
-    /// The committee changes.
-    Committee(Step),
-    /// A head that changes whom it allows, who signs it, or whether it is there.
-    Change {
-        /// The head.
-        head: SignedHead,
-    },
-    /// A member says that it leaves.
-    Leaving {
-        /// The member.
-        host: HostId,
-        /// Signature of its transport key.
-        signature: Ed25519Signature,
-    },
-    /// A member that said so has given up its seat and is gone.
-    Leave {
-        /// The member.
-        host: HostId,
-    },
-    /// The records are read by the next version of the rules from here on.
-    Version {
-        /// That version.
-        version: u16,
-    },
-}
-
-impl Command {
-    /// The change that Raft makes with it.
-    pub fn change(&self) -> Option<SeatChange> {
-        match self {
-            Self::Committee(step) => step.change(),
-            _ => None,
-        }
-    }
-}
 
 /// A shard group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,25 +84,31 @@ pub enum Effect {
 
 /// The state after `Found`.
 #[derive(Debug, Clone)]
-struct Founded {
-    genesis: GenesisVerified,
-    committee: Committee,
-    mesh_key: MeshKey,
+pub(super) struct Founded {
+    pub(super) genesis: GenesisVerified,
+    pub(super) committee: Committee,
+    pub(super) mesh_key: MeshKey,
 }
 
 /// The replicated state.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
-    applied: u64,
-    protocol_version: u16,
-    founded: Option<Founded>,
-    members: Members,
-    groups: BTreeMap<GroupId, Group>,
-    credentials: Credentials,
+    pub(super) applied: u64,
+    /// Term of the newest entry.
+    pub(super) term: u64,
+    pub(super) protocol_version: u16,
+    pub(super) founded: Option<Founded>,
+    pub(super) members: Members,
+    pub(super) groups: BTreeMap<GroupId, Group>,
+    pub(super) credentials: Credentials,
     /// The last few headers, the newest last.
-    headers: Vec<Header>,
+    pub(super) headers: Vec<Header>,
     /// Digest over all entries so far: two states with the same root have seen the same log.
-    root: Option<Digest>,
+    pub(super) root: Option<Digest>,
+    /// The newest snapshot.
+    pub(super) snapshot: Snapshot,
+    /// The state that it names.
+    pub(super) frozen: Option<Arc<Self>>,
 }
 
 impl Records {
@@ -210,6 +119,7 @@ impl Records {
     pub fn apply(&mut self, suite: &dyn Suite, entry: &LogEntry) -> Result<Effect, Check> {
         let effect = self.effect(suite, entry);
         self.applied += 1;
+        self.term = entry.term;
         let before = self.root.unwrap_or(Digest::ZERO);
         let said = self.said(entry);
         self.root = Some(Purpose::Records.digest(&[&before.0, &self.applied.to_be_bytes(), &said.0]));
@@ -234,7 +144,7 @@ impl Records {
         let command: Command = wire::decode(&entry.command, ENTRY_MAX).map_err(|_| Check::Record)?;
         // The beat goes on in a full log: without it nothing that is there could be read.
         let grows = !matches!(command, Command::Epoch { .. } | Command::Committee(_) | Command::Version { .. });
-        if grows && self.applied >= LOG_ENTRIES_MAX {
+        if grows && self.applied - self.snapshot.record >= LOG_ENTRIES_MAX {
             return Err(Check::Capacity);
         }
         // What Raft made of it is what it says.
@@ -391,6 +301,7 @@ impl Records {
         if self.headers.last().is_some_and(|last| round <= last.round) {
             return Err(Check::Record);
         }
+        self.take_snapshot();
         let founded = self.founded.as_ref().ok_or(Check::Record)?;
         let members = self.members.leaves(founded.genesis.mesh());
         let header = Header {
@@ -403,6 +314,7 @@ impl Records {
             protocol_version: self.protocol_version,
             record: self.applied + 1,
             records_root: self.root(),
+            snapshot: self.snapshot,
             group_root: self.group_root(),
         };
         self.headers.push(header.clone());
@@ -498,6 +410,11 @@ impl Records {
     /// Number of entries applied: the index of the newest record.
     pub fn applied(&self) -> u64 {
         self.applied
+    }
+
+    /// Term of the newest record.
+    pub fn term(&self) -> u64 {
+        self.term
     }
 
     /// Digest over all entries so far.

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::command::Command;
 use super::credentials::{Credential, has_expired};
-use super::records::{Command, Group};
+use super::records::Group;
 use crate::attest::enroll::{Candidate, OpenChallenge};
 use crate::attest::evidence::{Appraised, SignedEvidence};
 use crate::attest::quote::Quote;

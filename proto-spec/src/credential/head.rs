@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cms::snapshot::RowsProven;
 use crate::error::Check;
 use crate::limits::{ALLOW_MAX, HEAD_MAX, PIECES_MAX, RECIPIENT_TEXT_MAX, RECIPIENTS_MAX, SSHSIG_MAX, SUCCESSIONS_MAX};
 use crate::membership::{MemberRecord, Role};
@@ -228,6 +229,12 @@ impl HeadVerified {
             return Err(Check::HeadSignature);
         }
         Ok(Self { head, digest: digest_of(&signed.bytes), signed: signed.clone() })
+    }
+
+    /// A head that stands in the records: whoever recorded it has checked its signature.
+    pub fn recorded(signed: &SignedHead, _proven: &RowsProven) -> Option<Self> {
+        let head: Head = wire::decode(&signed.bytes, HEAD_MAX).ok()?;
+        Some(Self { head, digest: digest_of(&signed.bytes), signed: signed.clone() })
     }
 
     /// The head.

@@ -25,6 +25,8 @@ pub enum Lane {
     Records,
     /// Epochs and evidence.
     Ring,
+    /// The slices of a snapshot.
+    State,
     /// Shares of one group.
     Group(GroupId),
 }
@@ -36,6 +38,8 @@ pub enum Table {
     Membership,
     /// The record log: index (64 bits, big-endian) → entry.
     Records,
+    /// The newest snapshot, and the one before: slot ‖ number (64 bits, big-endian) → row; and which of them is whole.
+    State,
     /// What a voter must not forget: one row.
     Raft,
     /// A mesh that is forming: one row.
@@ -186,6 +190,8 @@ pub enum Report {
     VersionRaised(u16),
     /// The mesh went on to this version, which this binary does not know: it neither applies, votes, signs nor releases.
     Outgrown(u16),
+    /// The state behind this record is on disk, and the log before it was cut.
+    Snapshot(u64),
     /// Its peers unlocked this host.
     Unlocked,
     /// A record was refused by the state: it changed nothing.

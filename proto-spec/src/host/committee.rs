@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::recording::Wanted;
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, Write};
+use crate::cms::command::Command;
 use crate::cms::election::{Ballot, Election, Hard, LogEntry, NotStepped, Ready};
-use crate::cms::records::{Command, Effect};
+use crate::cms::records::Effect;
 use crate::credential::head::HeadVerified;
 use crate::credential::split::PutOrder;
 use crate::error::{Check, Misbehaved};
@@ -136,6 +137,7 @@ impl Host {
                 seated.heard.insert(ballot.from, now.monotonic);
                 self.drive(now, actions);
             }
+            Err(NotStepped::TooFarBehind) => self.ask_state(now, from, actions),
             Err(NotStepped::Seat) => self.show_seats(from, ballot, actions),
             Err(NotStepped::Nonsense) => {
                 actions.push(Action::Disconnect { peer: from, why: Misbehaved::Ballot });
@@ -155,6 +157,7 @@ impl Host {
     }
 
     pub(super) fn on_persisted(&mut self, now: Now, id: ActionId, actions: &mut Actions) {
+        self.slice_persisted(id);
         let Some(seated) = &mut self.seated else { return };
         if let Some(number) = seated.writing.remove(&id) {
             seated.election.persisted(number);
@@ -277,13 +280,17 @@ impl Host {
 
     /// The rows of new entries. A shorter log takes the rows behind it away.
     pub(super) fn entry_rows(&mut self, entries: &[LogEntry]) -> Vec<Write> {
-        let row = |index: u64, value| Write { table: Table::Records, key: index.to_be_bytes().to_vec(), value };
-        let mut writes: Vec<Write> = entries.iter().map(|entry| row(entry.index, Some(wire::encode(entry)))).collect();
+        let mut writes: Vec<Write> =
+            entries.iter().map(|entry| Self::entry_row(entry.index, Some(wire::encode(entry)))).collect();
         if let Some(last) = entries.last() {
-            writes.extend((last.index + 1..=self.last_row).map(|index| row(index, None)));
+            writes.extend((last.index + 1..=self.last_row).map(|index| Self::entry_row(index, None)));
             self.last_row = last.index;
         }
         writes
+    }
+
+    pub(super) fn entry_row(index: u64, value: Option<Vec<u8>>) -> Write {
+        Write { table: Table::Records, key: index.to_be_bytes().to_vec(), value }
     }
 
     fn apply_committed(&mut self, now: Now, entry: &LogEntry, actions: &mut Actions) {

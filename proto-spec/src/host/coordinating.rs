@@ -3,7 +3,7 @@
 
 use super::committee::{Question, Then};
 use super::{Action, ActionId, Actions, Host, Lane, Table, Waiting, Write};
-use crate::cms::records::Command;
+use crate::cms::command::Command;
 use crate::cms::service::{Greeting, Placed};
 use crate::credential::head::Dealer;
 use crate::credential::seal::SealContext;

@@ -3,7 +3,7 @@
 
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, TpmReply, TpmRequest, TpmUse, Write};
 use crate::beacon::{EpochVerified, SignedBeacon};
-use crate::cms::records::Command;
+use crate::cms::command::Command;
 use crate::error::{LocalFault, Misbehaved};
 use crate::header::{Header, HeaderVerified, SignedHeader};
 use crate::limits::{BEACONS_KEPT, PART_RETRY_MS};

@@ -21,7 +21,7 @@ impl Host {
         }
         let effect = self.ground.records.apply(self.ground.suite.as_ref(), entry);
         if self.seated.is_none() {
-            self.log.push(entry.clone());
+            self.log.entries.push(entry.clone());
         }
         match &effect {
             Ok(effect) => self.take_effect(now, &effect.clone(), actions),
@@ -33,11 +33,13 @@ impl Host {
     /// As a voter: somebody asks for records.
     pub(super) fn on_pull(&mut self, now: Now, from: TransportKey, after: u64, actions: &mut Actions) {
         let newest = self.ground.records.applied();
-        let entries = match &self.seated {
-            Some(seated) => seated.election.page(after, newest),
-            None => return, // whoever only follows has no say
-        };
-        self.send(Lane::Records, from, Message::RecordsPage { entries, newest }, actions);
+        let Some(seated) = &self.seated else { return }; // whoever only follows has no say
+        if after < seated.election.after() {
+            self.offer_state(from, actions);
+        } else {
+            let entries = seated.election.page(after, newest);
+            self.send(Lane::Records, from, Message::RecordsPage { entries, newest }, actions);
+        }
         if let Some(announcement) = self.announcement(now, true) {
             self.send(Lane::Records, from, announcement, actions);
         }
@@ -171,20 +173,20 @@ impl Host {
     }
 
     /// Seats or shares of the mesh key changed.
-    fn committee_changed(&mut self, now: Now, actions: &mut Actions) {
+    pub(super) fn committee_changed(&mut self, now: Now, actions: &mut Actions) {
         let dealt = self.ground.records.committee().map_or(0, |committee| committee.key.key_epoch);
         if self.share.as_ref().is_none_or(|share| share.key_epoch != dealt) && self.loaded != dealt {
             self.load_share();
             actions.push(Action::Report(Report::KeyDealt(dealt)));
         }
         self.erase_old_shares(actions);
-        self.follow_seats(now);
+        self.follow_seats(now, actions);
     }
 
     /// A follower whom the records gave a seat: it goes on as a voter-to-be, under an id that nobody had before.
-    fn take_new_seat(&mut self, now: Now, actions: &mut Actions) {
-        let (Some(seat), Some(last)) = (self.has_new_seat(), self.log.last()) else { return };
-        let hard = Hard { term: last.term, vote: 0, commit: last.index };
+    pub(super) fn take_new_seat(&mut self, now: Now, actions: &mut Actions) {
+        let Some(seat) = self.has_new_seat() else { return };
+        let hard = Hard { term: self.log.last_term(), vote: 0, commit: self.log.last() };
         actions
             .push(Action::Persist { lane: Lane::Records, writes: vec![RaftRow { seat, taken: seat, hard }.write()] });
         self.take_seat(now, hard);
@@ -240,33 +242,34 @@ impl Host {
 
     /// Asks a voter for the records that are not here yet.
     pub(super) fn pull(&mut self, now: Now, actions: &mut Actions) {
-        if self.seated.is_some() || self.outgrown.is_some() {
+        if self.seated.is_some() || self.outgrown.is_some() || self.state_is_coming(now) {
             return;
         }
         let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);
         self.pull_at = Time(now.monotonic.0.saturating_add(again_ms));
         let after = self.ground.records.applied();
         // Asked again for the same: the one that was asked before may be gone.
-        let again = self.pulled.is_some_and(|(before, ..)| before == after);
-        if let Some(to) = self.whom_to_pull(again) {
+        let in_vain = self.pulled.filter(|(before, ..)| *before == after).map(|(.., asked)| asked);
+        if let Some(to) = self.whom_to_pull(in_vain) {
             self.pulled = Some((after, self.pull_at, to));
             self.send(Lane::Direct, to, Message::RecordsPull { after }, actions);
         }
     }
 
-    fn whom_to_pull(&mut self, again: bool) -> Option<TransportKey> {
+    fn whom_to_pull(&mut self, in_vain: Option<TransportKey>) -> Option<TransportKey> {
+        if let Some((_, leader)) = self.leader.filter(|_| in_vain.is_none()) {
+            return Some(leader);
+        }
         let mut voters = self.committee();
         if voters.is_empty() {
             let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice());
             voters = contacts.unwrap_or_default().iter().map(|contact| contact.transport).collect();
         }
-        match self.leader.filter(|_| !again) {
-            Some((_, leader)) => Some(leader),
-            None => {
-                self.turn = self.turn.wrapping_add(1);
-                voters.get(self.turn.checked_rem(voters.len())?).copied()
-            }
+        if voters.len() > 1 {
+            voters.retain(|voter| Some(*voter) != in_vain);
         }
+        self.turn = self.turn.wrapping_add(1);
+        voters.get(self.turn.checked_rem(voters.len())?).copied()
     }
 }
 

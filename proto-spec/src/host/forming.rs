@@ -7,9 +7,10 @@ use super::{Action, Actions, Host, Lane, LocalId, LocalReply, Membership, Report
 use crate::attest::enroll::answer_digest;
 use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
+use crate::cms::command::{Command, Founding};
 use crate::cms::committee::FOUNDERS;
 use crate::cms::election::{Hard, LogEntry};
-use crate::cms::records::{Command, Founding, Records};
+use crate::cms::records::Records;
 use crate::credential::dealing::KeyDeal;
 use crate::error::{Check, Failure, Misbehaved, Refused, Subject};
 use crate::founding::{Attempt, Founder, Vote, share_row};

@@ -2,8 +2,8 @@
 
 use super::committee::Then;
 use super::{Actions, Host, Lane, LocalId};
+use crate::cms::command::Command;
 use crate::cms::members::leaving_bytes;
-use crate::cms::records::Command;
 use crate::error::{Check, Failure, Subject};
 use crate::types::{Ed25519Signature, HostId, Now, RequestId, TransportKey};
 use crate::wire::Message;

@@ -8,6 +8,7 @@ mod coordinating;
 mod ending;
 mod epochs;
 mod event;
+mod fetching;
 mod following;
 mod forming;
 mod gathering;
@@ -23,6 +24,7 @@ mod receive;
 mod recording;
 mod redealing;
 mod restore;
+mod saving;
 mod seats;
 mod unlocking;
 mod versions;
@@ -45,7 +47,7 @@ use crate::attester;
 use crate::beacon::{Calendar, Epochs, SignedBeacon};
 use crate::changing::Changing;
 use crate::cms;
-use crate::cms::election::LogEntry;
+use crate::cms::log::Stretch;
 use crate::cms::records::Records;
 use crate::credential::head::SignedHead;
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused, Subject};
@@ -66,9 +68,11 @@ use crate::view::View;
 use crate::wire::{Address, DealBundle, Message, Presence};
 
 use committee::Seated;
+use fetching::Fetching;
 use gathering::Forming;
 use own::Own;
 use redealing::Redealing;
+use saving::{SavedState, Saving};
 use seats::Watch;
 use unlocking::Unlocking;
 
@@ -109,6 +113,8 @@ pub struct Saved {
     pub membership: Option<Vec<u8>>,
     /// The rows of [`Table::Records`] in the order of their indexes.
     pub records: Vec<Vec<u8>>,
+    /// The rows of [`Table::State`], with their keys, in their order.
+    pub state: Vec<(Vec<u8>, Vec<u8>)>,
     /// The row of [`Table::Raft`].
     pub raft: Option<Vec<u8>>,
     /// The row of [`Table::Forming`].
@@ -240,9 +246,17 @@ pub struct Host {
     coordinator: cms::service::State,
     seated: Option<Box<Seated>>,
     /// Entries of a host without a seat; a voter's are in its election.
-    log: Vec<LogEntry>,
+    log: Stretch,
+    /// Index of the first entry on disk.
+    first_row: u64,
     /// Index of the last entry on disk.
     last_row: u64,
+    /// The snapshot that is on disk.
+    saved: Option<SavedState>,
+    /// The snapshot that is on its way there.
+    saving: Option<Saving>,
+    /// The state that is being pulled.
+    fetching: Option<Fetching>,
     share: Option<Share>,
     /// The dealing for which `share` was looked for.
     loaded: u64,
@@ -315,8 +329,12 @@ impl Host {
             holder: holder::State::default(),
             coordinator: cms::service::State::default(),
             seated: None,
-            log: Vec::new(),
+            log: Stretch::default(),
+            first_row: 1,
             last_row: 0,
+            saved: None,
+            saving: None,
+            fetching: None,
             share: None,
             loaded: 0,
             resting: BTreeMap::new(),
@@ -386,6 +404,8 @@ impl Host {
         self.tick_quote(now, actions);
         self.tick_unlock(now, actions);
         self.tick_pull(now, actions);
+        self.tick_fetching(now, actions);
+        self.tick_saving(now, actions);
         self.tick_forming(now, actions);
         self.tick_joining(now, actions);
         self.tick_asked(now, actions);
@@ -412,6 +432,7 @@ impl Host {
         times.extend(self.watch.look_at);
         times.extend(self.ending.as_ref().map(|ending| ending.until));
         times.extend(self.measure_at);
+        times.extend(self.fetching.as_ref().and_then(|fetching| fetching.asked_until));
         times.extend(self.forming.as_ref().map(|forming| forming.due()));
         if let Some(joining) = &self.joining {
             times.extend(joining.deadline);

@@ -60,7 +60,11 @@ impl Host {
         let member = self.ground.records.member_by_transport(&from).map(|member| member.record().host);
         match (member, message) {
             (_, message @ Message::Announce { .. }) => self.on_announce(now, from, message, actions),
-            (_, Message::Unseated(seating)) => self.on_unseated(now, &seating),
+            (_, Message::Unseated(seating)) => self.on_unseated(now, &seating, actions),
+            (_, Message::StateOffer(header)) => self.on_state_offer(now, from, &header, actions),
+            (_, Message::StatePage { record, number, rows }) => {
+                self.on_state_page(now, from, (record, number), rows, actions);
+            }
             (_, Message::RecordsPage { entries, newest }) => self.on_page(now, from, entries, newest, actions),
             // A founder is there whose end of the founding this host missed: its hello is answered with it.
             (_, Message::Ballot(_)) if self.forming.is_some() => self.greet_founder(from, actions),
@@ -90,6 +94,7 @@ impl Host {
                 self.on_evidence(now, from, host, &evidence, (address, newest), actions);
             }
             Message::RecordsPull { after } => self.on_pull(now, from, after, actions),
+            Message::StatePull { record, number } => self.on_state_pull(from, record, number, actions),
             Message::Ballot(ballot) => self.on_ballot(now, from, &ballot, actions),
             Message::Part { key_epoch, topic, index, part } => {
                 self.on_part(now, &host, key_epoch, topic, (index, part), actions);

@@ -2,7 +2,7 @@
 
 use super::committee::{Question, Then};
 use super::{Actions, Host, Lane};
-use crate::cms::records::Command;
+use crate::cms::command::Command;
 use crate::cms::service;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Subject};

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use super::committee::RaftRow;
 use super::gathering::FormingRow;
 use super::own::Own;
+use super::saving::SavedState;
 use super::{Config, Ground, Host, Identity, Membership, Saved};
 use crate::beacon::{Calendar, Epochs, SignedBeacon};
 use crate::cms::election::LogEntry;
+use crate::cms::log::Stretch;
 use crate::cms::records::Records;
 use crate::holder::StoredShare;
 use crate::limits::{ENTRY_MAX, HEAD_MAX, SSHSIG_MAX};
@@ -27,6 +29,9 @@ pub enum RestoreError {
     /// The log has a gap, or its row of what a voter must not forget does not read back.
     #[error("the log does not read back")]
     Log,
+    /// The snapshot of the records does not read back.
+    #[error("the snapshot of the records does not read back")]
+    State,
     /// This binary reads the newest version of the records and the one before: the mesh is at an older one.
     #[error("the records are two or more versions behind this binary; update by one version at a time")]
     Version,
@@ -51,23 +56,12 @@ impl Host {
         saved: Saved,
     ) -> Result<Self, RestoreError> {
         let own = Own::new(suite.as_ref(), identity).ok_or(RestoreError::Identity)?;
-        let log = saved.records.iter().map(|bytes| wire::decode::<LogEntry>(bytes, ENTRY_MAX + 64));
-        let log = log.collect::<Result<Vec<_>, _>>().map_err(|_| RestoreError::Log)?;
         let raft = saved.raft.map(|bytes| wire::decode::<RaftRow>(&bytes, ENTRY_MAX)).transpose();
         let raft = raft.map_err(|_| RestoreError::Log)?;
         let hard = raft.as_ref().map(|row| row.hard).unwrap_or_default();
-        let mut records = Records::default();
-        let mut outgrown = None;
-        for (index, entry) in (1..=hard.commit).zip(&log) {
-            if entry.index != index {
-                return Err(RestoreError::Log);
-            }
-            outgrown = records.raised_by(entry).filter(|version| *version > config.newest);
-            if outgrown.is_some() {
-                break;
-            }
-            let _refused_by_all = records.apply(suite.as_ref(), entry);
-        }
+        let (kept, mut records) = restore_state(suite.as_ref(), saved.state)?;
+        let (first_row, log) = restore_log(&saved.records, &records)?;
+        let outgrown = replay(suite.as_ref(), &mut records, &log, hard.commit, config.newest);
         if records.genesis().is_some() && records.protocol_version().saturating_add(1) < config.newest {
             return Err(RestoreError::Version);
         }
@@ -83,8 +77,9 @@ impl Host {
         let ground = Ground { suite, records, epochs: Epochs::above(floor), calendar };
         let mut host = Self::empty(config, own, ground, seed);
         host.membership = membership;
-        host.last_row = log.last().map_or(0, |entry| entry.index);
+        (host.first_row, host.last_row) = (first_row, log.last());
         host.log = log;
+        host.saved = kept;
         host.resting = saved.keys.into_iter().collect();
         host.tickets = saved.tickets.iter().filter_map(|(serial, digest)| ticket_of(serial, digest)).collect();
         host.restore_shares(saved.shares)?;
@@ -96,7 +91,7 @@ impl Host {
             host.take_seat(Now { monotonic: Time(0), wall_ms: 0 }, hard);
         } else {
             // What was not committed is Raft's alone.
-            host.log.truncate(usize::try_from(hard.commit).unwrap_or(usize::MAX));
+            host.log.truncate(hard.commit);
         }
         outgrown.into_iter().for_each(|version| host.stop_at(version));
         if let Some(bytes) = saved.forming {
@@ -114,6 +109,41 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// The state as it was saved, without what the log adds to it.
+fn restore_state(
+    suite: &dyn Suite,
+    saved: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<(Option<SavedState>, Records), RestoreError> {
+    let Some(kept) = SavedState::read(&saved).map_err(|_| RestoreError::State)? else {
+        return Ok((None, Records::default()));
+    };
+    let records = Records::of_rows(suite, &kept.rows(saved), &kept.snapshot()).ok_or(RestoreError::State)?;
+    Ok((Some(kept), records))
+}
+
+/// The log that goes on where the state ends, and the index of its first row.
+fn restore_log(rows: &[Vec<u8>], state: &Records) -> Result<(u64, Stretch), RestoreError> {
+    let log = rows.iter().map(|bytes| wire::decode::<LogEntry>(bytes, ENTRY_MAX + 64));
+    let log = log.collect::<Result<Vec<_>, _>>().map_err(|_| RestoreError::Log)?;
+    let first = log.first().map_or(state.applied() + 1, |entry| entry.index);
+    let log = Stretch::of_rows(log, state.applied(), state.term()).ok_or(RestoreError::Log)?;
+    Ok((first, log))
+}
+
+/// Applies what is committed; gives the version at which this binary had to stop.
+fn replay(suite: &dyn Suite, records: &mut Records, log: &Stretch, commit: u64, newest: u16) -> Option<u16> {
+    let applied = records.applied();
+    let committed = log.entries.iter().filter(|entry| entry.index > applied && entry.index <= commit);
+    for entry in committed {
+        let outgrown = records.raised_by(entry).filter(|version| *version > newest);
+        if outgrown.is_some() {
+            return outgrown;
+        }
+        let _refused_by_all = records.apply(suite, entry);
+    }
+    None
 }
 
 /// A row of [`super::Table::Tickets`].

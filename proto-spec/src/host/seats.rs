@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::committee::Then;
+use super::committee::{RaftRow, Then};
 use super::redealing::Redealing;
-use super::{Actions, Host, Lane};
+use super::{Action, Actions, Host, Lane};
+use crate::cms::command::Command;
 use crate::cms::committee::{Committee, FOUNDERS, Seat, Seating, Step, next_seat, wanted};
-use crate::cms::election::Ballot;
-use crate::cms::records::Command;
+use crate::cms::election::{Ballot, Hard};
 use crate::limits::{ABSENT_EPOCHS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_REDEAL_EPOCHS};
 use crate::membership::{Member, MemberRecord};
 use crate::types::{HostId, Now, Time, TransportKey};
@@ -169,17 +169,21 @@ impl Host {
     }
 
     /// Seats changed: this host may have got one, or lost its own.
-    pub(super) fn follow_seats(&mut self, now: Now) {
+    pub(super) fn follow_seats(&mut self, now: Now, actions: &mut Actions) {
         let has_seat = self.ground.records.committee().is_some_and(|c| c.seat_of(&self.own.host).is_some());
         if !has_seat {
-            self.give_up_seat(now);
+            self.give_up_seat(now, actions);
         }
     }
 
-    pub(super) fn give_up_seat(&mut self, now: Now) {
+    /// A voter goes on as a follower, also after a restart.
+    pub(super) fn give_up_seat(&mut self, now: Now, actions: &mut Actions) {
         if let Some(seated) = self.seated.take() {
-            self.log = seated.election.entries(self.ground.records.applied());
+            self.log = seated.election.stretch(self.ground.records.applied());
             self.pull_at = now.monotonic;
+            let hard = Hard { term: self.log.last_term(), vote: 0, commit: self.log.last() };
+            let row = RaftRow { seat: 0, taken: self.taken, hard }.write();
+            actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         }
     }
 
@@ -194,12 +198,12 @@ impl Host {
     }
 
     /// The mesh key says that this host's seat was given up while it did not hear: it follows from here on.
-    pub(super) fn on_unseated(&mut self, now: Now, seating: &Seating) {
+    pub(super) fn on_unseated(&mut self, now: Now, seating: &Seating, actions: &mut Actions) {
         let (records, suite) = (&self.ground.records, self.ground.suite.as_ref());
         let Some(id) = self.seated.as_ref().map(|seated| seated.election.id()) else { return };
         let Some((mesh, key)) = records.mesh().zip(records.mesh_key()) else { return };
         if seating.proves_gone(suite, mesh, &key, id, records.applied()) {
-            self.give_up_seat(now);
+            self.give_up_seat(now, actions);
         }
     }
 

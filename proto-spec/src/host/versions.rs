@@ -3,9 +3,9 @@
 
 use super::committee::Then;
 use super::{Action, Actions, Host, Report};
+use crate::cms::command::Command;
 use crate::cms::committee::Committee;
 use crate::cms::election::LogEntry;
-use crate::cms::records::Command;
 use crate::types::Now;
 
 impl Host {
@@ -30,7 +30,7 @@ impl Host {
         let beyond = self.ground.records.raised_by(entry).filter(|version| *version > self.config.newest);
         if let Some(version) = beyond.filter(|_| self.outgrown.is_none()) {
             self.stop_at(version);
-            self.give_up_seat(now);
+            self.give_up_seat(now, actions);
             actions.push(Action::Report(Report::Outgrown(version)));
         }
         self.outgrown.is_some()

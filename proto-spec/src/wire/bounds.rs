@@ -6,7 +6,7 @@ use crate::error::DecodeError;
 use crate::founding::Founder;
 use crate::limits::{
     ADDRESS_MAX, COMMITTEE_MAX, EKS_MAX, ENTRY_MAX, MEMBERS_MAX, PAGE_ENTRIES_MAX, PIECES_MAX, SEALED_SHARE_MAX,
-    SHARD_MAP_MAX, SHARES_MAX,
+    SHARD_MAP_MAX, SHARES_MAX, STATE_PAGE_ROWS_MAX,
 };
 
 impl EnrolHello {
@@ -54,6 +54,10 @@ impl Message {
             Self::RecordsPage { entries, .. } => {
                 bound("entries", entries.len(), PAGE_ENTRIES_MAX)?;
                 entries.iter().try_for_each(|entry| bound("entry", entry.command.len(), ENTRY_MAX))
+            }
+            Self::StatePage { rows, .. } => {
+                bound("rows", rows.len(), STATE_PAGE_ROWS_MAX)?;
+                rows.iter().try_for_each(|row| bound("row", row.len(), ENTRY_MAX))
             }
             Self::PutBegin(order) | Self::Entrust(Entrusting { order, .. }) if !order.within_bounds() => {
                 Err(DecodeError::Bound("order"))

@@ -75,6 +75,9 @@ impl Message {
             Self::HeadReply { .. } => "head-reply",
             Self::LeaveRequest { .. } => "leave-request",
             Self::Unseated(_) => "unseated",
+            Self::StateOffer(_) => "state-offer",
+            Self::StatePull { .. } => "state-pull",
+            Self::StatePage { .. } => "state-page",
             Self::Refusal { .. } => "refusal",
         }
     }

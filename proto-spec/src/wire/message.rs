@@ -8,9 +8,9 @@ use crate::attest::evidence::SignedEvidence;
 use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
+use crate::cms::command::Founding;
 use crate::cms::committee::Seating;
 use crate::cms::election::{Ballot, LogEntry};
-use crate::cms::records::Founding;
 use crate::credential::dealing::KeyDeal;
 use crate::credential::head::SignedHead;
 use crate::credential::split::PutOrder;
@@ -543,6 +543,24 @@ pub enum Message {
     },
     /// Voter → somebody who votes without a seat.
     Unseated(Box<Seating>),
+    /// Voter → somebody who asked for records that it cut off: the state is there, under this header.
+    StateOffer(Box<SignedHeader>),
+    /// Member → voter: rows of the state, please.
+    StatePull {
+        /// The record behind which the state stands.
+        record: u64,
+        /// Number of the first row.
+        number: u64,
+    },
+    /// Voter → member.
+    StatePage {
+        /// The record behind which the state stands.
+        record: u64,
+        /// Number of the first row.
+        number: u64,
+        /// The rows; none where there is none of that number.
+        rows: Vec<ByteBuf>,
+    },
 }
 
 impl Package {

@@ -1,0 +1,212 @@
+//! The log is cut behind a snapshot: whoever lacks what was cut off pulls the state, and nobody can show it another.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use spec::cms::records::Records;
+use spec::cms::snapshot::Snapshot;
+use spec::error::Misbehaved;
+use spec::host::{LocalCommand, LocalReply, Table};
+use spec::limits::{TESTNET_LOG_KEPT, TESTNET_SNAPSHOT_ENTRIES};
+use spec::suite::Fake;
+use spec::types::Digest;
+use vouchsafe_sim::liar::{Liar, Lie};
+use vouchsafe_sim::run::Run;
+use vouchsafe_sim::scenario::Scenario;
+
+const EPOCH_MS: u64 = 2_000;
+
+/// A mesh of so many hosts, of which the last so many are not in yet.
+fn mesh(hosts: usize) -> Run {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, hosts, 5);
+    assert!(run.enrol_all(&scenario));
+    run.settle(3 * EPOCH_MS);
+    run
+}
+
+fn applied(run: &Run, machine: usize) -> u64 {
+    run.world.machines[machine].running.as_ref().map_or(0, |running| running.host.records().applied())
+}
+
+/// Index of the first entry on a machine's disk.
+fn first_on_disk(run: &Run, machine: usize) -> u64 {
+    let mut rows = run.world.machines[machine].disk.rows();
+    let first = rows.find_map(|((table, key), _)| (*table == Table::Records).then(|| key.clone())).unwrap_or_default();
+    u64::from_be_bytes(first.try_into().expect("an index"))
+}
+
+/// Puts through a machine until the log has grown by as many entries as a snapshot asks for, and some more.
+fn grow_log(run: &mut Run, through: usize) {
+    let until = applied(run, through) + TESTNET_SNAPSHOT_ENTRIES + TESTNET_LOG_KEPT + 20;
+    while applied(run, through) < until {
+        for _ in 0..8 {
+            run.begin_put(through);
+        }
+        run.settle(EPOCH_MS);
+    }
+    run.settle(2 * EPOCH_MS);
+}
+
+fn reads_all(run: &mut Run) {
+    let stored: Vec<_> = run.deposits.iter().filter(|one| one.acknowledged).map(|one| one.id).collect();
+    assert!(!stored.is_empty());
+    let ids = stored.iter().step_by(stored.len().div_ceil(5));
+    for id in ids {
+        let read = run.ask(run.reader(), LocalCommand::Get(*id), 100_000);
+        assert!(matches!(read, Some(Ok(LocalReply::Secret(_)))), "{read:?}");
+    }
+}
+
+fn is_sound(run: &Run) {
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn the_log_is_bounded_and_a_restart_begins_with_the_snapshot() {
+    let mut run = mesh(5);
+    for _ in 0..3 {
+        grow_log(&mut run, 0);
+    }
+    for machine in 0..5 {
+        let (first, last) = (first_on_disk(&run, machine), applied(&run, machine));
+        let puts = u64::try_from(run.deposits.len()).expect("few");
+        // A put makes two rows: its credential, and for an hour its request.
+        let most = TESTNET_SNAPSHOT_ENTRIES.max(puts / 2 + 10) + TESTNET_LOG_KEPT + 20;
+        assert!(first > 1 && last - first <= most, "machine {machine} keeps {first} to {last}");
+    }
+    let before = applied(&run, 0);
+    for machine in 0..7 {
+        run.world.crash(machine);
+    }
+    for machine in 0..7 {
+        run.world.start(machine);
+    }
+    run.settle(3 * EPOCH_MS);
+    assert!((0..7).all(|machine| applied(&run, machine) > before));
+    reads_all(&mut run);
+    is_sound(&run);
+}
+
+#[test]
+fn a_voter_and_a_follower_that_were_away_while_the_log_was_cut_pull_the_state_and_go_on() {
+    let mut run = mesh(7);
+    let seated = |run: &Run, machine: usize| {
+        let host = run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+        let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+        records.committee().and_then(|committee| committee.seat_of(host)).map(|seat| seat.id)
+    };
+    let voter = (1..7).find(|machine| seated(&run, *machine).is_some()).expect("a voter");
+    let follower = (1..7).find(|machine| seated(&run, *machine).is_none()).expect("a follower");
+    let seat = seated(&run, voter);
+    let left_at = applied(&run, voter);
+    run.world.crash(voter);
+    run.world.crash(follower);
+    grow_log(&mut run, 0);
+    assert!(first_on_disk(&run, 0) > left_at, "what they lack is gone");
+    run.world.start(voter);
+    run.world.start(follower);
+    run.settle(4 * EPOCH_MS);
+    for machine in [voter, follower] {
+        assert_eq!(applied(&run, machine), applied(&run, 0), "machine {machine}");
+        assert!(first_on_disk(&run, machine) > left_at);
+    }
+    assert_eq!(seated(&run, voter), seat, "it votes under the id that it had");
+    // With one more voter away, nothing is recorded without the one that came back.
+    let others: Vec<usize> = (1..7).filter(|one| *one != voter && seated(&run, *one).is_some()).take(2).collect();
+    others.into_iter().for_each(|machine| run.world.crash(machine));
+    let before = applied(&run, 0);
+    run.settle(6 * EPOCH_MS);
+    assert!(applied(&run, 0) > before + 3);
+    run.world.crash(voter);
+    run.world.start(voter);
+    run.settle(3 * EPOCH_MS);
+    assert!(applied(&run, voter) > before + 3, "and it starts again from what it pulled");
+    is_sound(&run);
+}
+
+#[test]
+fn whoever_joins_behind_a_snapshot_gets_the_state() {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, 5, 6);
+    run.set_up();
+    let genesis = run.genesis(&scenario);
+    let last = run.stranger();
+    assert!((0..last).all(|number| run.enrol(number, &genesis)));
+    run.settle(3 * EPOCH_MS);
+    grow_log(&mut run, 0);
+    assert!(first_on_disk(&run, 0) > 1);
+    assert!(run.enrol(last, &genesis));
+    run.settle(3 * EPOCH_MS);
+    assert!(first_on_disk(&run, last) > 1, "it never saw the beginning");
+    reads_all(&mut run);
+    is_sound(&run);
+}
+
+#[test]
+fn a_state_in_which_one_row_is_another_is_not_taken_and_another_host_is_asked() {
+    let mut run = mesh(5);
+    let leads = |run: &mut Run, machine: usize| match run.ask(machine, LocalCommand::Status, EPOCH_MS) {
+        Some(Ok(LocalReply::Status(status))) => status.coordinates,
+        other => panic!("no status: {other:?}"),
+    };
+    let reader = run.reader();
+    run.world.crash(reader);
+    grow_log(&mut run, 0);
+    let liar = (0..5).find(|machine| leads(&mut run, *machine)).expect("a leader");
+    run.world.liar = Some(Liar::new(liar, Lie::WrongRow));
+    run.world.thrown_out = Some(Vec::new());
+    run.world.start(reader);
+    run.settle(6 * EPOCH_MS);
+    assert_eq!(run.world.thrown_out.take(), Some(vec![(reader, Misbehaved::BadRecords)]), "whoever served it is named");
+    assert_eq!(applied(&run, reader), applied(&run, 0));
+    reads_all(&mut run);
+    is_sound(&run);
+}
+
+#[test]
+fn rows_that_are_not_those_that_the_snapshot_names_are_no_state() {
+    let mut run = mesh(5);
+    grow_log(&mut run, 0);
+    let running = run.world.machines[0].running.as_ref().expect("it runs");
+    let (snapshot, state) = running.host.records().snapshot().expect("a snapshot");
+    let mut rows = Vec::new();
+    while let Some(next) = u64::try_from(rows.len()).ok().map(|next| state.page(next, 4_096)).filter(|p| !p.is_empty())
+    {
+        rows.extend(next);
+    }
+    let state = |rows: &[Vec<u8>], snapshot: &Snapshot| Records::of_rows(&Fake, rows, snapshot);
+    let whole = state(&rows, &snapshot).expect("the state");
+    assert_eq!((whole.applied(), whole.root()), (snapshot.record, state_root(&run)));
+    let change = |change: fn(&mut Vec<Vec<u8>>)| {
+        let mut rows = rows.clone();
+        change(&mut rows);
+        rows
+    };
+    let others = [
+        change(|rows| drop(rows.pop())),
+        change(|rows| drop(rows.remove(0))),
+        change(|rows| rows.swap(1, 2)),
+        change(|rows| rows.push(rows[1].clone())),
+        change(|rows| rows[0][20] ^= 1),
+        change(|rows| rows[3].push(0)),
+        Vec::new(),
+    ];
+    for (number, rows) in others.iter().enumerate() {
+        assert!(state(rows, &snapshot).is_none(), "change {number}");
+    }
+    for other in [
+        Snapshot { record: snapshot.record + 1, ..snapshot },
+        Snapshot { term: snapshot.term + 1, ..snapshot },
+        Snapshot { rows: snapshot.rows + 1, ..snapshot },
+        Snapshot { bytes: snapshot.bytes + 1, ..snapshot },
+        Snapshot { root: Digest::ZERO, ..snapshot },
+    ] {
+        assert!(state(&rows, &other).is_none(), "{other:?}");
+    }
+}
+
+/// The digest over all entries up to the newest snapshot, by the header that was closed behind it.
+fn state_root(run: &Run) -> Digest {
+    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    records.snapshot().map(|(_, state)| state.root()).expect("a snapshot")
+}
