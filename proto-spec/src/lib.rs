@@ -14,6 +14,7 @@ pub mod credential;
 pub mod error;
 pub mod founding;
 pub mod genesis;
+pub mod gossip;
 pub mod header;
 pub mod holder;
 pub mod host;

@@ -157,6 +157,31 @@ pub const GATHERED_MAX: usize = 8;
 pub const FOUNDING_MS: u64 = 20_000;
 /// Proposals of a leader that wait for their record.
 pub const PROPOSALS_MAX: usize = 4096;
+/// Largest message that is gossiped: a header has some 400 bytes.
+pub const GOSSIP_MESSAGE_MAX: usize = 2 * 1024;
+/// Members to whom a connection is held for gossip: three make a ring that stays whole where two next to each other fail.
+pub const GOSSIP_NEAR: usize = 3;
+/// Peers in a host's gossip mesh, at least, about, and at most: the defaults of the gossipsub specification (libp2p,
+/// gossipsub v1.1), with which a message reaches 500 hosts in four hops.
+pub const GOSSIP_MESH: [usize; 3] = [4, 6, 12];
+/// How often gossipsub mends its mesh and names what it has heard, in milliseconds.
+pub const GOSSIP_HEARTBEAT_MS: u64 = 1_000;
+/// Messages that wait for their verdict; beyond them a message is ignored.
+pub const GOSSIP_UNJUDGED_MAX: usize = 256;
+/// Weight of the square of a peer's rejected messages: the first costs it its place in the mesh, the second all hearing.
+pub const GOSSIP_REJECTED_WEIGHT: f64 = -20.0;
+/// What is left of the count of rejected messages after each second: a tenth after half an hour.
+pub const GOSSIP_REJECTED_DECAY: f64 = 0.998_7;
+/// Weight of the square of a peer's breaches of gossipsub itself (promises not kept, grafts during a backoff).
+pub const GOSSIP_BREACH_WEIGHT: f64 = -10.0;
+/// Breaches that cost nothing: connections end in the middle of things.
+pub const GOSSIP_BREACHES_FREE: f64 = 6.0;
+/// Below these scores a peer is told no news, is published nothing, and is not heard at all.
+pub const GOSSIP_THRESHOLDS: [f64; 3] = [-10.0, -40.0, -60.0];
+/// The score of somebody who is no member: it is not heard at all.
+pub const GOSSIP_STRANGER: f64 = -1_000.0;
+/// How long a peer's score is remembered after it went, in seconds: lies are not forgiven for a new connection.
+pub const GOSSIP_MEMORY_S: u64 = 3_600;
 /// Beacons that a host keeps to export.
 pub const BEACONS_KEPT: usize = 64;
 /// A leader that is told to end waits so long until another leads: some round trips, and less than an election takes.

@@ -3,6 +3,7 @@
 pub mod checkers;
 mod clients;
 pub mod disk;
+pub mod gossip;
 pub mod liar;
 pub mod machine;
 pub mod random;

@@ -9,6 +9,7 @@ use spec::types::{SecretBytes, Time, TransportKey};
 use spec::wire::Address;
 
 use crate::disk::Disk;
+use crate::gossip::Gossip;
 use crate::random::Random;
 use crate::tpm::Tpm;
 
@@ -18,6 +19,8 @@ pub struct Running {
     pub host: Host,
     /// What waits for its writes.
     pub lanes: Lanes,
+    /// What it knows of the gossip.
+    pub gossip: Gossip,
     /// The deadline for which it is woken already.
     pub wake_at: Option<Time>,
 }
@@ -81,7 +84,7 @@ impl Machine {
         let config = Config { address: Address(self.name.clone()), newest: self.newest };
         let host = Host::restore(config, identity, Arc::new(Fake), &random.seed(), self.disk.saved())?;
         self.incarnation += 1;
-        self.running = Some(Running { host, lanes: Lanes::default(), wake_at: None });
+        self.running = Some(Running { host, lanes: Lanes::default(), gossip: Gossip::default(), wake_at: None });
         Ok(())
     }
 

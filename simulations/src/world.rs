@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sha2::{Digest as _, Sha256};
 use spec::error::{Check, Failure, Misbehaved};
+use spec::gossip::Verdict;
 use spec::host::{
     Action, ActionId, Event, Lane, LocalCommand, LocalId, LocalReply, Report, TpmReply, TpmRequest, Write,
 };
@@ -24,6 +25,11 @@ pub const WALL_START_MS: u64 = 1_767_225_600_000;
 enum Pending {
     Deliver {
         to: usize,
+        from: TransportKey,
+        bytes: Vec<u8>,
+    },
+    /// News that somebody published or passed on.
+    News {
         from: TransportKey,
         bytes: Vec<u8>,
     },
@@ -93,6 +99,8 @@ pub struct World {
     pub thrown_out: Option<Vec<(usize, Misbehaved)>>,
     /// Everything that arrives somewhere, where somebody listens in: to whom, from whom, which bytes.
     pub overheard: Option<Vec<(usize, TransportKey, Vec<u8>)>>,
+    /// Verdicts on what was passed on, where somebody publishes lies; otherwise a rejection is a finding.
+    pub judged: Option<Vec<(usize, Verdict)>>,
     /// A host that lies about the mesh key.
     pub liar: Option<Liar>,
     /// Dealers that a host named: the host, the dealer, why.
@@ -132,6 +140,7 @@ impl World {
             answers: VecDeque::new(),
             thrown_out: None,
             overheard: None,
+            judged: None,
             liar: None,
             named: Vec::new(),
             clocks_ahead_ms: BTreeMap::new(),
@@ -229,6 +238,7 @@ impl World {
         }
         let event = match what {
             Pending::Deliver { .. } => return,
+            Pending::News { from, bytes } => return self.hear(machine, &from, bytes),
             Pending::Undeliverable { peer } => Event::Undeliverable { to: peer },
             Pending::Durable { writes } => return target.disk.apply(writes),
             Pending::Persisted { lane, writes } => {
@@ -272,6 +282,78 @@ impl World {
             Err(error) => Event::Garbage { from, error },
         };
         self.feed(to, event);
+    }
+
+    fn mesh_of(&self, machine: usize) -> Option<spec::types::MeshId> {
+        self.machines.get(machine)?.running.as_ref().map(|running| running.host.mesh())
+    }
+
+    /// News arrives: the host judges it before it goes on.
+    pub fn hear(&mut self, machine: usize, from: &TransportKey, bytes: Vec<u8>) {
+        let Some(mesh) = self.mesh_of(machine) else { return };
+        let Some(running) = self.machines.get_mut(machine).and_then(|machine| machine.running.as_mut()) else { return };
+        let message = decode_message(&mesh, &bytes).map(Box::new);
+        if let Some(id) = running.gossip.arrived(from, bytes) {
+            self.feed(machine, Event::Gossip { id, message });
+        }
+    }
+
+    fn judge(&mut self, machine: usize, id: ActionId, verdict: Verdict) {
+        self.note(machine, "judge", u64::from(verdict == Verdict::Accept), 0);
+        match &mut self.judged {
+            Some(all) => all.push((machine, verdict)),
+            None if verdict == Verdict::Reject => {
+                self.checkers.broken(format!("host {machine} rejects what honest hosts pass on"));
+            }
+            None => {}
+        }
+        self.spread(machine, Vec::new(), Some((id, verdict)));
+    }
+
+    /// Sends news to a few of those that a machine is connected to: its own, or what it judged.
+    fn spread(&mut self, machine: usize, bytes: Vec<u8>, judged: Option<(ActionId, Verdict)>) {
+        let near: Vec<TransportKey> = (0..self.machines.len())
+            .filter(|other| *other != machine && self.connected.contains(&self.connection(machine, *other)))
+            .filter_map(|other| self.machines.get(other).map(|other| other.transport))
+            .collect();
+        let Some(sender) = self.machines.get_mut(machine) else { return };
+        let (from, Some(running)) = (sender.transport, sender.running.as_mut()) else { return };
+        let (bytes, to) = match judged {
+            Some((id, verdict)) => running.gossip.judged(id, verdict, &near, &mut self.random),
+            None => {
+                let to = running.gossip.publish(&bytes, &near, &mut self.random);
+                (bytes, to)
+            }
+        };
+        for to in to {
+            let Some(target) = self.machines.iter().position(|machine| machine.transport == to) else { continue };
+            self.messages += 1;
+            self.note(machine, "news", 0, u64::try_from(target).unwrap_or(0));
+            if !self.is_lost(machine, target) {
+                let delay = self.random.between(self.scenario.delay_ms);
+                self.schedule(delay, target, Pending::News { from, bytes: bytes.clone() });
+            }
+        }
+    }
+
+    fn set_circle(&mut self, machine: usize, members: Vec<TransportKey>, near: &[(TransportKey, Address)]) {
+        for (key, address) in near {
+            let Some(target) = self.machines.iter().position(|machine| machine.transport == *key) else { continue };
+            let is_there = self.machines.get(target).is_some_and(|one| one.running.is_some() && one.name == address.0);
+            if is_there && !self.is_lost(machine, target) {
+                let connection = self.connection(machine, target);
+                self.connected.insert(connection);
+            }
+        }
+        if let Some(running) = self.machines.get_mut(machine).and_then(|machine| machine.running.as_mut()) {
+            running.gossip.set_circle(members);
+        }
+    }
+
+    /// Whether what one machine sends to another gets lost now.
+    fn is_lost(&mut self, machine: usize, target: usize) -> bool {
+        let dropped = self.faults && self.random.percent(self.scenario.loss_percent);
+        dropped || self.cut_off.contains(&machine) != self.cut_off.contains(&target)
     }
 
     /// A write is durable: what waited for it is done.
@@ -319,6 +401,12 @@ impl World {
             Action::Persist { lane, writes } => self.persist(machine, lane, writes),
             Action::Confirm { id, .. } => self.schedule(0, machine, Pending::Confirmed { id }),
             Action::Send { to, address, message, .. } => self.send(machine, to, &address, &message, delay),
+            Action::Publish { message } => {
+                let Some(mesh) = self.mesh_of(machine) else { return };
+                self.spread(machine, encode_message(&mesh, &message), None);
+            }
+            Action::Judge { id, verdict } => self.judge(machine, id, verdict),
+            Action::Circle { members, near } => self.set_circle(machine, members, &near),
             Action::Tpm { id, request } => {
                 self.note(machine, "tpm", 0, 0);
                 let after = self.random.between(self.scenario.quote_ms);
@@ -404,10 +492,7 @@ impl World {
         if target == machine {
             return self.schedule(0, machine, Pending::Deliver { to: target, from, bytes });
         }
-        if self.faults && self.random.percent(self.scenario.loss_percent) {
-            return;
-        }
-        if self.cut_off.contains(&machine) != self.cut_off.contains(&target) {
+        if self.is_lost(machine, target) {
             return;
         }
         let down = self.machines.get(target).is_none_or(|machine| machine.running.is_none());

@@ -8,6 +8,7 @@ use crate::cms::records::Group;
 use crate::credential::head::SignedHead;
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused};
 use crate::genesis::SignedGenesis;
+use crate::gossip::Verdict;
 use crate::membership::MemberRecord;
 use crate::ticket::{Contact, Pins};
 use crate::types::{CredentialId, Digest, GroupId, HostId, Round, SecretBytes, TransportKey};
@@ -110,6 +111,25 @@ pub enum Action {
         address: Address,
         /// The message.
         message: Box<Message>,
+    },
+    /// Spread a message to everybody.
+    Publish {
+        /// The message.
+        message: Box<Message>,
+    },
+    /// Say whether a message that was passed on goes further.
+    Judge {
+        /// Which.
+        id: ActionId,
+        /// What becomes of it.
+        verdict: Verdict,
+    },
+    /// Exchange news with these, and with nobody else.
+    Circle {
+        /// All of them.
+        members: Vec<TransportKey>,
+        /// To these a connection is held, wherever they are.
+        near: Vec<(TransportKey, Address)>,
     },
     /// Ask the TPM.
     Tpm {

@@ -5,6 +5,7 @@ use super::{Action, ActionId, Actions, Host, Lane, Report, Table, TpmReply, TpmR
 use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::cms::command::Command;
 use crate::error::{LocalFault, Misbehaved};
+use crate::gossip::{News, Verdict};
 use crate::header::{Header, HeaderVerified, SignedHeader};
 use crate::limits::{BEACONS_KEPT, PART_RETRY_MS};
 use crate::signing::{Signable, Topic, combine};
@@ -12,6 +13,17 @@ use crate::types::{BlsSignature, HostId, Now, Round, ShareIndex, TransportKey};
 use crate::wire::{self, Message, Presence};
 
 use super::committee::Then;
+
+/// How much an announcement says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Told {
+    /// Who leads, and the index of the newest record.
+    Records,
+    /// And who is where.
+    Presence,
+    /// And the epoch: to whoever missed it.
+    Everything,
+}
 
 impl Host {
     /// As a holder of a share: signs its part of the present round's beacon, and again until there is one.
@@ -88,7 +100,10 @@ impl Host {
             return;
         }
         if let Some(signature) = self.combined(Topic::Beacon(round), Signable::Beacon(round)) {
-            self.take_beacon(now, &SignedBeacon { round, signature }, actions);
+            let beacon = SignedBeacon { round, signature };
+            if self.take_beacon(now, &beacon, actions) == Verdict::Accept {
+                Self::publish(News::Beacon(beacon), actions);
+            }
         }
     }
 
@@ -96,7 +111,10 @@ impl Host {
         let known = self.header.as_ref().is_some_and(|(header, _)| header.header().round >= round);
         let Some(header) = self.ground.records.header_of(round).filter(|_| !known).cloned() else { return };
         if let Some(signature) = self.combined(Topic::Header(round), Signable::Header(&header)) {
-            self.take_header(now, &SignedHeader { header, signature }, actions);
+            let header = SignedHeader { header, signature };
+            if self.take_header(now, &header, actions) == Verdict::Accept {
+                Self::publish(News::Header(Box::new(header)), actions);
+            }
         }
     }
 
@@ -117,28 +135,31 @@ impl Host {
         }
     }
 
-    /// Verifies a header and keeps it where it is new. False where its signature does not hold.
-    pub(super) fn take_header(&mut self, now: Now, signed: &SignedHeader, actions: &mut Actions) -> bool {
+    /// Verifies a header and keeps it where it is new.
+    pub(super) fn take_header(&mut self, now: Now, signed: &SignedHeader, actions: &mut Actions) -> Verdict {
         let round = signed.header.round;
-        let (Some(calendar), Some(mesh)) = (self.ground.calendar, self.ground.records.mesh()) else { return true };
+        let (Some(calendar), Some(mesh)) = (self.ground.calendar, self.ground.records.mesh()) else {
+            return Verdict::Ignore;
+        };
         let known = self.header.as_ref().is_some_and(|(header, _)| header.header().round >= round);
         if known || calendar.is_ahead(round, now.wall_ms) || !calendar.is_current(round, now.wall_ms) {
-            return true;
+            return Verdict::Ignore;
         }
-        let Some(key) = self.ground.records.mesh_key() else { return true };
+        let Some(key) = self.ground.records.mesh_key() else { return Verdict::Ignore };
         let Some(verified) = HeaderVerified::check(self.ground.suite.as_ref(), mesh, &key, signed) else {
-            return false;
+            return Verdict::Reject;
         };
         self.header = Some((verified, now.monotonic));
+        self.tell_circle(actions);
         if self.leads() {
-            self.announce_to_all(now, true, actions);
+            self.announce_to_all(now, actions);
         }
-        true
+        Verdict::Accept
     }
 
-    /// As the leader: tells every member the epoch, the newest record, and who is where.
-    pub(super) fn announce_to_all(&mut self, now: Now, with_presence: bool, actions: &mut Actions) {
-        let Some(message) = self.announcement(now, with_presence) else { return };
+    /// As the leader: tells every member the newest record, and who is where.
+    pub(super) fn announce_to_all(&mut self, now: Now, actions: &mut Actions) {
+        let Some(message) = self.announcement(now, Told::Presence) else { return };
         if let Message::Announce { presence: Some(presence), .. } = &message {
             self.presence = by_host(presence);
         }
@@ -149,22 +170,24 @@ impl Host {
         }
     }
 
-    /// As a voter: what everybody is to know now.
-    pub(super) fn announcement(&self, now: Now, with_presence: bool) -> Option<Message> {
+    /// As a voter: what somebody is to know now.
+    pub(super) fn announcement(&self, now: Now, told: Told) -> Option<Message> {
         let view = self.view(now)?;
         let term = self.seated.as_ref()?.election.term();
-        let beacon = view.epochs.current(view.calendar, now).map(|epoch| epoch.signed().clone());
-        let header = view.header.map(|header| header.signed().clone());
+        let missed = told == Told::Everything;
+        let epoch = view.epochs.current(view.calendar, now).filter(|_| missed);
+        let beacon = epoch.map(|epoch| epoch.signed().clone());
+        let header = view.header.filter(|_| missed).map(|header| header.signed().clone());
         let seen =
             || if self.leads() { self.coordinator.presence(view) } else { self.presence.values().cloned().collect() };
-        let (presence, records) = (with_presence.then(seen), self.ground.records.applied());
+        let (presence, records) = ((told >= Told::Presence).then(seen), self.ground.records.applied());
         let leader = self.leader.map(|(_, leader)| leader);
         Some(Message::Announce { term, leader, beacon, header, records, presence })
     }
 
     /// This host leads from now on: everybody is told, so that open requests come here.
     pub(super) fn begin_lead(&mut self, now: Now, actions: &mut Actions) {
-        self.announce_to_all(now, true, actions);
+        self.announce_to_all(now, actions);
         self.close_round(now, actions);
         self.ask_leader_again(now, actions);
     }
@@ -187,8 +210,8 @@ impl Host {
         if !self.is_seated(&from) {
             return; // the committee changed, and one side has not heard yet
         }
-        let forged = beacon.is_some_and(|beacon| !self.take_beacon(now, &beacon, actions))
-            || header.is_some_and(|header| !self.take_header(now, &header, actions));
+        let forged = beacon.is_some_and(|beacon| self.take_beacon(now, &beacon, actions) == Verdict::Reject)
+            || header.is_some_and(|header| self.take_header(now, &header, actions) == Verdict::Reject);
         if forged {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::ForgedEpoch });
             return;
@@ -201,7 +224,12 @@ impl Host {
             self.presence = by_host(&presence);
             self.keep_contacts(actions);
         }
-        // A page that is under way brings what is missing, or its time runs out.
+        self.catch_up(now, records, actions);
+    }
+
+    /// Records up to this index exist: asks for them, unless a page that is under way brings what is missing, or its time
+    /// runs out.
+    pub(super) fn catch_up(&mut self, now: Now, records: u64, actions: &mut Actions) {
         let applied = self.ground.records.applied();
         let on_its_way = self.pulled.is_some_and(|(after, until, _)| after == applied && now.monotonic < until);
         if records > applied && !on_its_way {
@@ -218,18 +246,18 @@ impl Host {
         }
     }
 
-    /// Verifies a beacon and, where it is new, quotes over it. False where its signature does not hold.
-    pub(super) fn take_beacon(&mut self, now: Now, beacon: &SignedBeacon, actions: &mut Actions) -> bool {
-        let Some(view) = self.view(now) else { return true };
+    /// Verifies a beacon and, where it is new, quotes over it.
+    pub(super) fn take_beacon(&mut self, now: Now, beacon: &SignedBeacon, actions: &mut Actions) -> Verdict {
+        let Some(view) = self.view(now) else { return Verdict::Ignore };
         let newest = view.epochs.current(view.calendar, now).map(EpochVerified::round);
         if newest >= Some(beacon.round) {
-            return true;
+            return Verdict::Ignore;
         }
-        let Some(key) = view.records.mesh_key() else { return true };
-        let Some(verified) = EpochVerified::check(view.suite, &key, beacon) else { return false };
+        let Some(key) = view.records.mesh_key() else { return Verdict::Ignore };
+        let Some(verified) = EpochVerified::check(view.suite, &key, beacon) else { return Verdict::Reject };
         let calendar = *view.calendar;
         if !self.ground.epochs.accept(&calendar, now, verified.clone()) {
-            return true;
+            return Verdict::Ignore;
         }
         self.beacons.push_back(beacon.clone());
         if self.beacons.len() > BEACONS_KEPT {
@@ -239,7 +267,6 @@ impl Host {
         actions.push(Action::Persist { lane: Lane::Ring, writes: vec![epoch_row(beacon)] });
         self.pull_at = now.monotonic.plus(calendar.until_next(now.wall_ms) + calendar.epoch_ms() / 2);
         if self.leads() {
-            self.announce_to_all(now, false, actions);
             self.close_round(now, actions);
         }
         // A chip that is slower than an epoch finishes what it began: that quote is still current for a while.
@@ -248,7 +275,7 @@ impl Host {
         } else {
             self.quote(now, &verified, actions);
         }
-        true
+        Verdict::Accept
     }
 
     fn quote(&mut self, now: Now, epoch: &EpochVerified, actions: &mut Actions) {

@@ -34,6 +34,13 @@ pub enum Event {
         /// The message.
         message: Box<Unverified<Message>>,
     },
+    /// Somebody passed on what is for everybody; [`super::Action::Judge`] answers.
+    Gossip {
+        /// Names it.
+        id: ActionId,
+        /// What it is.
+        message: Result<Box<Unverified<Message>>, DecodeError>,
+    },
     /// Bytes came that are no message.
     Garbage {
         /// The peer.

@@ -1,6 +1,7 @@
 //! The records: how entries are applied, what follows from them, and how a host without a seat gets them.
 
 use super::committee::RaftRow;
+use super::epochs::Told;
 use super::{Action, Actions, Host, Lane, Membership, Report, Share, Table, Write, piece_row, share_row};
 use crate::beacon::Calendar;
 use crate::cms::election::{Hard, LogEntry};
@@ -40,7 +41,7 @@ impl Host {
             let entries = seated.election.page(after, newest);
             self.send(Lane::Records, from, Message::RecordsPage { entries, newest }, actions);
         }
-        if let Some(announcement) = self.announcement(now, true) {
+        if let Some(announcement) = self.announcement(now, Told::Everything) {
             self.send(Lane::Records, from, announcement, actions);
         }
     }
@@ -149,7 +150,7 @@ impl Host {
 
     /// As the leader: shares will be offered to the holders of a new group, and they are to know of it by then.
     fn tell_holders(&self, now: Now, group: &GroupId, actions: &mut Actions) {
-        let Some(message) = self.announcement(now, false).filter(|_| self.leads()) else { return };
+        let Some(message) = self.announcement(now, Told::Records).filter(|_| self.leads()) else { return };
         let holders = self.ground.records.group(group).map(|group| group.holders.as_slice()).unwrap_or_default();
         for holder in holders.iter().filter_map(|host| self.ground.records.member(host)) {
             if holder.record().transport != self.own.transport {

@@ -217,6 +217,7 @@ impl Host {
     /// This host's own record was applied.
     pub(super) fn joined(&mut self, actions: &mut Actions) {
         actions.push(Action::Report(Report::Joined));
+        self.tell_circle(actions);
         self.joining = None;
         if self.forming.take().is_some() {
             actions.push(Action::Persist { lane: Lane::Records, writes: vec![no_longer_forming()] });

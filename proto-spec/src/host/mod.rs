@@ -26,6 +26,7 @@ mod redealing;
 mod restore;
 mod saving;
 mod seats;
+mod spreading;
 mod unlocking;
 mod versions;
 
@@ -374,6 +375,7 @@ impl Host {
         match event {
             Event::Tick => {}
             Event::Message { from, message } => self.on_message(now, from, *message, actions),
+            Event::Gossip { id, message } => self.on_gossip(now, id, message.map(|message| *message), actions),
             Event::Garbage { from, error } => {
                 actions.push(Action::Disconnect { peer: from, why: Misbehaved::Undecodable(error) });
             }
@@ -396,6 +398,7 @@ impl Host {
     fn on_time(&mut self, now: Now, actions: &mut Actions) {
         if !std::mem::replace(&mut self.cleaned, true) {
             self.erase_leftovers(now, actions);
+            self.tell_circle(actions);
         }
         self.tick_election(now, actions);
         self.tick_beacon(now, actions);

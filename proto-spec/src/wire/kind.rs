@@ -75,6 +75,7 @@ impl Message {
             Self::HeadReply { .. } => "head-reply",
             Self::LeaveRequest { .. } => "leave-request",
             Self::Unseated(_) => "unseated",
+            Self::News(_) => "news",
             Self::StateOffer(_) => "state-offer",
             Self::StatePull { .. } => "state-pull",
             Self::StatePage { .. } => "state-page",

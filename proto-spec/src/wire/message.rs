@@ -17,6 +17,7 @@ use crate::credential::split::PutOrder;
 use crate::error::Refused;
 use crate::founding::{Founder, Vote};
 use crate::genesis::SignedGenesis;
+use crate::gossip::News;
 use crate::header::SignedHeader;
 use crate::limits::{HEAD_MAX, PIECE_BYTES, PIECE_TAG_BYTES, PIECES_MAX, SEALED_SHARE_MAX, SHARES_MAX};
 use crate::membership::{Admission, MemberRecord};
@@ -561,6 +562,8 @@ pub enum Message {
         /// The rows; none where there is none of that number.
         rows: Vec<ByteBuf>,
     },
+    /// Anybody → everybody, by gossip.
+    News(News),
 }
 
 impl Package {

@@ -1,0 +1,49 @@
+//! News for everybody: what this host publishes, what it lets pass, and with whom it exchanges news.
+
+use super::{Action, ActionId, Actions, Host};
+use crate::error::DecodeError;
+use crate::gossip::{News, Verdict};
+use crate::limits::GOSSIP_NEAR;
+use crate::types::{Now, TransportKey};
+use crate::wire::{Address, Message, Unverified};
+
+impl Host {
+    /// Somebody passed news on: nothing goes further before it was checked here.
+    pub(super) fn on_gossip(
+        &mut self,
+        now: Now,
+        id: ActionId,
+        message: Result<Unverified<Message>, DecodeError>,
+        actions: &mut Actions,
+    ) {
+        let verdict = match message.map(Unverified::into_unchecked) {
+            Ok(Message::News(News::Beacon(beacon))) => self.take_beacon(now, &beacon, actions),
+            Ok(Message::News(News::Header(header))) => {
+                let verdict = self.take_header(now, &header, actions);
+                if verdict == Verdict::Accept {
+                    self.catch_up(now, header.header.record, actions);
+                }
+                verdict
+            }
+            Ok(_) | Err(_) => Verdict::Reject,
+        };
+        actions.push(Action::Judge { id, verdict });
+    }
+
+    pub(super) fn publish(news: News, actions: &mut Actions) {
+        actions.push(Action::Publish { message: Box::new(Message::News(news)) });
+    }
+
+    /// With whom news is exchanged: all members. To some of them a connection is held, so that all are joined to each
+    /// other though most need nobody but the committee: those that follow this host in the order of the identities.
+    pub(super) fn tell_circle(&self, actions: &mut Actions) {
+        let records = &self.ground.records;
+        let own = &self.own.host;
+        let after = records.members().filter(|member| member.record().host > *own);
+        let before = records.members().filter(|member| member.record().host < *own);
+        let members: Vec<TransportKey> = after.chain(before).map(|member| member.record().transport).collect();
+        let near: Vec<(TransportKey, Address)> =
+            members.iter().take(GOSSIP_NEAR).map(|key| (*key, self.address_of(key))).collect();
+        actions.push(Action::Circle { members, near });
+    }
+}
