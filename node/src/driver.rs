@@ -177,6 +177,10 @@ impl Driver {
                 Ok(message) => Event::Message { from, message: Box::new(message) },
                 Err(error) => Event::Garbage { from, error },
             },
+            Arrival::News(name, bytes) => {
+                let message = decode_message(&self.host.mesh(), &bytes).map(Box::new);
+                Event::Gossip { id: ActionId(name), message }
+            }
             Arrival::Garbage(from, error) => Event::Garbage { from, error },
             Arrival::Undeliverable(to) => Event::Undeliverable { to },
         }
@@ -208,6 +212,15 @@ impl Driver {
             Action::Send { to, address, message, .. } => {
                 let bytes = encode_message(&self.host.mesh(), &message);
                 self.send(to, Order::Send { to, address, bytes });
+            }
+            // News that is not handed on is made up for: whoever misses it pulls.
+            Action::Publish { message } => {
+                let order = Order::Publish(encode_message(&self.host.mesh(), &message));
+                drop(self.network.orders.try_send(order));
+            }
+            Action::Judge { id, verdict } => drop(self.network.orders.try_send(Order::Judge(id.0, verdict))),
+            Action::Circle { members, near } => {
+                drop(self.network.orders.try_send(Order::Circle(members, near)));
             }
             Action::Disconnect { peer, why } => {
                 tracing::warn!(%peer, %why, "a peer is thrown out");

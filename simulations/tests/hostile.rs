@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use spec::error::{Check, Failure, Misbehaved};
+use spec::gossip::{News, Verdict};
 use spec::host::{LocalCommand, LocalReply};
 use spec::membership::Role;
 use spec::suite::Fake;
@@ -145,6 +146,32 @@ fn a_beacon_that_the_mesh_key_did_not_sign_is_forged() {
         Message::Announce { term: 1, leader: None, beacon: Some(epoch), header: None, records: 0, presence: None };
     run.world.inject(3, coordinator, lie);
     assert_eq!(run.world.thrown_out, Some(vec![(3, Misbehaved::ForgedEpoch)]));
+}
+
+#[test]
+fn news_that_does_not_hold_is_blamed_on_who_passed_it_on_and_old_news_on_nobody() {
+    let mut run = mesh();
+    run.world.judged = Some(Vec::new());
+    let from = run.world.machines[1].transport;
+    let mesh = run.world.machines[3].running.as_ref().expect("it runs").host.mesh();
+    let hear = |run: &mut Run, message: &Message| {
+        run.world.hear(3, &from, spec::wire::encode_message(&mesh, message));
+        run.world.judged.replace(Vec::new())
+    };
+    let beacon = |round| spec::beacon::SignedBeacon { round: Round(round), signature: spec::types::BlsSignature::ZERO };
+    let forged = hear(&mut run, &Message::News(News::Beacon(beacon(1_000_000))));
+    assert_eq!(forged, Some(vec![(3, Verdict::Reject)]));
+    let old = hear(&mut run, &Message::News(News::Beacon(beacon(1))));
+    assert_eq!(old, Some(vec![(3, Verdict::Ignore)]), "whatever its signature: nobody looks at it any more");
+    let no_news = hear(&mut run, &Message::RecordsPull { after: 0 });
+    assert_eq!(no_news, Some(vec![(3, Verdict::Reject)]));
+    run.world.hear(3, &from, vec![0xff; 40]);
+    assert_eq!(run.world.judged.replace(Vec::new()), Some(vec![(3, Verdict::Reject)]), "no message at all");
+    run.world.judged = Some(Vec::new());
+    run.settle(5_000);
+    let judged = run.world.judged.take().unwrap_or_default();
+    let accepted = judged.iter().filter(|(_, verdict)| *verdict == Verdict::Accept).count();
+    assert!(accepted > 0 && judged.iter().all(|(_, verdict)| *verdict != Verdict::Reject), "honest news goes on");
 }
 
 #[test]

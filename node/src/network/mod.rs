@@ -4,6 +4,9 @@
 //! connections, streams, bytes that wait for a peer.
 
 mod codec;
+mod gossip;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,14 +14,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codec::{Codec, Frame};
+use gossip::{Gossip, Gossipsub};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::futures::StreamExt as _;
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::request_response::{self, OutboundFailure, OutboundRequestId, ProtocolSupport};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{PeerId, StreamProtocol, SwarmBuilder, memory_connection_limits, noise, tcp, yamux};
 use spec::error::DecodeError;
+use spec::gossip::Verdict;
 use spec::limits::MESSAGE_MAX;
 use spec::types::{SecretBytes, TransportKey};
 use spec::wire::Address;
@@ -84,6 +90,12 @@ pub enum Order {
     },
     /// Close all connections of a peer.
     Disconnect(TransportKey),
+    /// Spread bytes to everybody.
+    Publish(Vec<u8>),
+    /// What becomes of something that was passed on.
+    Judge(u64, Verdict),
+    /// Exchange news with these, and hold connections to some.
+    Circle(Vec<TransportKey>, Vec<(TransportKey, Address)>),
 }
 
 /// Something that happened.
@@ -91,6 +103,8 @@ pub enum Order {
 pub enum Arrival {
     /// Bytes came over a connection that proved this key.
     Bytes(TransportKey, Arc<Vec<u8>>),
+    /// Somebody passed on what is for everybody; its name, for the verdict.
+    News(u64, Vec<u8>),
     /// A message came that was not read.
     Garbage(TransportKey, DecodeError),
     /// A message could not be delivered.
@@ -102,6 +116,7 @@ struct Behaviour {
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
     messages: request_response::Behaviour<Codec>,
+    gossip: Gossipsub,
 }
 
 /// A message under way.
@@ -123,6 +138,9 @@ pub struct Network {
     connections: BTreeMap<PeerId, BTreeMap<ConnectionId, Instant>>,
     orders: mpsc::Receiver<Order>,
     arrivals: mpsc::Sender<Arrival>,
+    gossip: Gossip,
+    /// Peers to hold a connection to, whose names were looked up.
+    near: (mpsc::UnboundedSender<Near>, mpsc::UnboundedReceiver<Near>),
     /// Messages whose peer's name was looked up.
     resolved: (mpsc::UnboundedSender<Resolved>, mpsc::UnboundedReceiver<Resolved>),
 }
@@ -136,6 +154,9 @@ struct Line {
 
 /// A message and where its peer is.
 type Resolved = (Sent, Vec<Multiaddr>);
+
+/// A peer and where it is.
+type Near = (PeerId, Vec<Multiaddr>);
 
 /// Ends of the network's two queues.
 pub struct Ends {
@@ -160,6 +181,7 @@ impl Network {
             .map_err(|error| failed(&error))?
             .next()
             .ok_or_else(|| failed(&"no such address"))?;
+        let behaviour = behaviour().ok_or_else(|| failed(&"gossip does not start"))?;
         let mut swarm = SwarmBuilder::with_existing_identity(keypair)
             .with_tokio()
             .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux::Config::default)
@@ -170,7 +192,7 @@ impl Network {
                 config.handshake_timeout = HANDSHAKE;
                 config
             })
-            .with_behaviour(|_| behaviour())
+            .with_behaviour(|_| behaviour)
             .map_err(|error| failed(&error))?
             .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE))
             .with_connection_timeout(HANDSHAKE)
@@ -188,6 +210,8 @@ impl Network {
             connections: BTreeMap::new(),
             orders: orders_end,
             arrivals,
+            gossip: Gossip::default(),
+            near: mpsc::unbounded_channel(),
             resolved: mpsc::unbounded_channel(),
         };
         Ok((network, Ends { orders, arrivals: arrivals_end }))
@@ -200,8 +224,14 @@ impl Network {
                 order = self.orders.recv() => match order {
                     Some(Order::Send { to, address, bytes }) => self.send(to, &address, bytes).await,
                     Some(Order::Disconnect(key)) => self.disconnect(&key),
+                    Some(Order::Publish(bytes)) => Gossip::publish(&mut self.swarm.behaviour_mut().gossip, bytes),
+                    Some(Order::Judge(name, verdict)) => {
+                        self.gossip.judge(&mut self.swarm.behaviour_mut().gossip, name, verdict);
+                    }
+                    Some(Order::Circle(members, near)) => self.set_circle(&members, near),
                     None => return,
                 },
+                Some((peer, addresses)) = self.near.1.recv() => self.hold(peer, addresses),
                 Some((sent, addresses)) = self.resolved.1.recv() => self.dispatch(sent, addresses),
                 event = self.swarm.select_next_some() => {
                     self.on_swarm(event).await;
@@ -216,6 +246,11 @@ impl Network {
     async fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Messages(event)) => self.on_message(event).await,
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => {
+                if let Some((_, name, bytes)) = self.gossip.arrived(&mut self.swarm.behaviour_mut().gossip, event) {
+                    self.arrive(Arrival::News(name, bytes)).await;
+                }
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.connected(peer_id, connection_id, endpoint.is_listener());
             }
@@ -242,8 +277,30 @@ impl Network {
             .map(|(id, _)| *id)
             .collect();
         connections.insert(connection, now);
+        self.gossip.met(&mut self.swarm.behaviour_mut().gossip, &peer);
         for id in dead {
             let _closed_already = self.swarm.close_connection(id);
+        }
+    }
+
+    /// These are heard from now on; to some of them a connection is held.
+    fn set_circle(&mut self, members: &[TransportKey], near: Vec<(TransportKey, Address)>) {
+        let circle = members.iter().filter_map(peer_of).collect();
+        self.gossip.set_circle(&mut self.swarm.behaviour_mut().gossip, circle, self.connections.keys());
+        for (key, address) in near {
+            let Some(peer) = peer_of(&key).filter(|peer| !self.swarm.is_connected(peer)) else { continue };
+            let found = self.near.0.clone();
+            tokio::spawn(async move {
+                let addresses = tokio::time::timeout(LOOK_UP, resolve(&address)).await.unwrap_or_default();
+                drop(found.send((peer, addresses)));
+            });
+        }
+    }
+
+    fn hold(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if !addresses.is_empty() {
+            let dial = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(addresses);
+            let _under_way_already = self.swarm.dial(dial.build());
         }
     }
 
@@ -353,7 +410,7 @@ fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-fn behaviour() -> Behaviour {
+fn behaviour() -> Option<Behaviour> {
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING))
         .with_max_pending_outgoing(Some(PENDING))
@@ -362,11 +419,12 @@ fn behaviour() -> Behaviour {
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));
     let config =
         request_response::Config::default().with_request_timeout(DELIVERY).with_max_concurrent_streams(STREAMS);
-    Behaviour {
+    Some(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE),
         messages: request_response::Behaviour::with_codec(Codec, [(PROTOCOL, ProtocolSupport::Full)], config),
-    }
+        gossip: gossip::behaviour()?,
+    })
 }
 
 /// host:port as both transports' addresses.
@@ -393,74 +451,4 @@ fn key_of(peer: &PeerId) -> Option<TransportKey> {
     let multihash: &libp2p::multihash::Multihash<64> = peer.as_ref();
     let public = PublicKey::try_decode_protobuf(multihash.digest()).ok()?;
     Some(TransportKey(public.try_into_ed25519().ok()?.to_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_and_its_peer_name_each_other() {
-        let key = TransportKey(ed25519::Keypair::generate().public().to_bytes());
-        assert_eq!(peer_of(&key).as_ref().and_then(key_of), Some(key));
-    }
-
-    /// A network on a port that is free for both transports.
-    async fn listening(seed: u8) -> (Network, Ends, Address) {
-        for _ in 0..20 {
-            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            let listen = socket.local_addr().unwrap().to_string();
-            drop(socket);
-            if let Ok((network, ends)) = Network::listen(&SecretBytes::copy_of(&[seed; 32]), &listen).await {
-                return (network, ends, Address(listen));
-            }
-        }
-        panic!("no port is free for both transports");
-    }
-
-    async fn pair() -> (Ends, Ends, TransportKey, Address) {
-        let (left, left_ends, _) = listening(1).await;
-        let (right, right_ends, address) = listening(2).await;
-        tokio::spawn(left.run());
-        tokio::spawn(right.run());
-        let mut seed = [2; 32];
-        let key = ed25519::Keypair::from(ed25519::SecretKey::try_from_bytes(&mut seed).unwrap()).public().to_bytes();
-        (left_ends, right_ends, TransportKey(key), address)
-    }
-
-    #[tokio::test]
-    async fn a_message_of_the_largest_size_arrives_and_a_larger_one_does_not() {
-        let (left, mut right, to, address) = pair().await;
-        let send = |bytes: Vec<u8>| left.orders.send(Order::Send { to, address: address.clone(), bytes });
-        send(vec![7; MESSAGE_MAX]).await.unwrap();
-        assert!(matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes.len() == MESSAGE_MAX));
-        send(vec![7; MESSAGE_MAX + 1]).await.unwrap();
-        let got = right.arrivals.recv().await;
-        assert!(matches!(got, Some(Arrival::Garbage(_, DecodeError::TooLong { .. }))), "{got:?}");
-    }
-
-    #[tokio::test]
-    async fn a_burst_of_messages_to_one_peer_arrives_whole() {
-        let (left, mut right, to, address) = pair().await;
-        for number in 0..100_u8 {
-            let order = Order::Send { to, address: address.clone(), bytes: vec![number; 1000] };
-            left.orders.send(order).await.unwrap();
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        while seen.len() < 100 {
-            match right.arrivals.recv().await {
-                Some(Arrival::Bytes(_, bytes)) => seen.insert(bytes[0]),
-                other => panic!("{other:?} after {} messages", seen.len()),
-            };
-        }
-    }
-
-    #[tokio::test]
-    async fn a_message_to_nobody_is_reported() {
-        let (mut left, _right, _, address) = pair().await;
-        let stranger = TransportKey(ed25519::Keypair::generate().public().to_bytes());
-        let order = Order::Send { to: stranger, address, bytes: vec![1] };
-        left.orders.send(order).await.unwrap();
-        assert!(matches!(left.arrivals.recv().await, Some(Arrival::Undeliverable(key)) if key == stranger));
-    }
 }

@@ -1,0 +1,169 @@
+//! Networks on loopback, with nobody's rules behind them.
+
+use super::*;
+
+#[test]
+fn a_key_and_its_peer_name_each_other() {
+    let key = TransportKey(ed25519::Keypair::generate().public().to_bytes());
+    assert_eq!(peer_of(&key).as_ref().and_then(key_of), Some(key));
+}
+
+/// A network on a port that is free for both transports.
+async fn listening(seed: u8) -> (Network, Ends, Address) {
+    for _ in 0..20 {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listen = socket.local_addr().unwrap().to_string();
+        drop(socket);
+        if let Ok((network, ends)) = Network::listen(&SecretBytes::copy_of(&[seed; 32]), &listen).await {
+            return (network, ends, Address(listen));
+        }
+    }
+    panic!("no port is free for both transports");
+}
+
+async fn pair() -> (Ends, Ends, TransportKey, Address) {
+    let (left, left_ends, _) = listening(1).await;
+    let (right, right_ends, address) = listening(2).await;
+    tokio::spawn(left.run());
+    tokio::spawn(right.run());
+    let mut seed = [2; 32];
+    let key = ed25519::Keypair::from(ed25519::SecretKey::try_from_bytes(&mut seed).unwrap()).public().to_bytes();
+    (left_ends, right_ends, TransportKey(key), address)
+}
+
+#[tokio::test]
+async fn a_message_of_the_largest_size_arrives_and_a_larger_one_does_not() {
+    let (left, mut right, to, address) = pair().await;
+    let send = |bytes: Vec<u8>| left.orders.send(Order::Send { to, address: address.clone(), bytes });
+    send(vec![7; MESSAGE_MAX]).await.unwrap();
+    assert!(matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes.len() == MESSAGE_MAX));
+    send(vec![7; MESSAGE_MAX + 1]).await.unwrap();
+    let got = right.arrivals.recv().await;
+    assert!(matches!(got, Some(Arrival::Garbage(_, DecodeError::TooLong { .. }))), "{got:?}");
+}
+
+#[tokio::test]
+async fn a_burst_of_messages_to_one_peer_arrives_whole() {
+    let (left, mut right, to, address) = pair().await;
+    for number in 0..100_u8 {
+        let order = Order::Send { to, address: address.clone(), bytes: vec![number; 1000] };
+        left.orders.send(order).await.unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 100 {
+        match right.arrivals.recv().await {
+            Some(Arrival::Bytes(_, bytes)) => seen.insert(bytes[0]),
+            other => panic!("{other:?} after {} messages", seen.len()),
+        };
+    }
+}
+
+#[tokio::test]
+async fn a_message_to_nobody_is_reported() {
+    let (mut left, _right, _, address) = pair().await;
+    let stranger = TransportKey(ed25519::Keypair::generate().public().to_bytes());
+    let order = Order::Send { to: stranger, address, bytes: vec![1] };
+    left.orders.send(order).await.unwrap();
+    assert!(matches!(left.arrivals.recv().await, Some(Arrival::Undeliverable(key)) if key == stranger));
+}
+
+fn key(seed: u8) -> TransportKey {
+    let mut seed = [seed; 32];
+    let secret = ed25519::SecretKey::try_from_bytes(&mut seed).unwrap();
+    TransportKey(ed25519::Keypair::from(secret).public().to_bytes())
+}
+
+/// So many networks, each of which holds a connection to the next, with everybody in everybody's circle.
+async fn chain(length: u8) -> Vec<Ends> {
+    let mut all = Vec::new();
+    for seed in 1..=length {
+        all.push(listening(seed).await);
+    }
+    let addresses: Vec<Address> = all.iter().map(|(_, _, address)| address.clone()).collect();
+    let mut ends = Vec::new();
+    for (seed, (network, own, _)) in (1..).zip(all) {
+        tokio::spawn(network.run());
+        let members = (1..=length).filter(|other| *other != seed).map(key).collect();
+        let next = addresses.get(usize::from(seed)).map(|address| (key(seed + 1), address.clone()));
+        own.orders.send(Order::Circle(members, next.into_iter().collect())).await.unwrap();
+        ends.push(own);
+    }
+    ends
+}
+
+async fn next_news(ends: &mut Ends, within: Duration) -> Option<(u64, Vec<u8>)> {
+    match tokio::time::timeout(within, ends.arrivals.recv()).await {
+        Ok(Some(Arrival::News(name, bytes))) => Some((name, bytes)),
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => None,
+    }
+}
+
+/// Publishes until the first message arrives: the two must have met.
+async fn meet(from: &Ends, to: &mut Ends) {
+    for number in 0..100_u8 {
+        from.orders.send(Order::Publish(vec![0, number])).await.unwrap();
+        if let Some((name, _)) = next_news(to, Duration::from_millis(100)).await {
+            to.orders.send(Order::Judge(name, Verdict::Accept)).await.unwrap();
+            while let Some((name, _)) = next_news(to, Duration::from_millis(500)).await {
+                to.orders.send(Order::Judge(name, Verdict::Accept)).await.unwrap();
+            }
+            return;
+        }
+    }
+    panic!("they do not meet");
+}
+
+#[tokio::test]
+async fn news_goes_on_to_a_third_only_once_it_was_judged_to_hold() {
+    let mut ends = chain(3).await;
+    let (mut third, mut second, first) = (ends.pop().unwrap(), ends.pop().unwrap(), ends.pop().unwrap());
+    meet(&first, &mut second).await;
+    meet(&second, &mut third).await;
+    while next_news(&mut third, Duration::from_millis(500)).await.is_some() {}
+    for (number, verdict) in [(1, Verdict::Ignore), (2, Verdict::Accept)] {
+        first.orders.send(Order::Publish(vec![1, number])).await.unwrap();
+        let (name, bytes) = next_news(&mut second, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(bytes, [1, number]);
+        assert_eq!(next_news(&mut third, Duration::from_millis(300)).await, None, "nobody has judged it");
+        second.orders.send(Order::Judge(name, verdict)).await.unwrap();
+    }
+    let (_, bytes) = next_news(&mut third, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(bytes, [1, 2], "what was ignored ended with the second");
+}
+
+#[tokio::test]
+async fn a_liar_is_not_heard_any_more_however_long_it_was_honest() {
+    let mut ends = chain(2).await;
+    let (mut second, first) = (ends.pop().unwrap(), ends.pop().unwrap());
+    meet(&first, &mut second).await;
+    let mut says = async |what: Vec<u8>, verdict: Verdict| {
+        first.orders.send(Order::Publish(what.clone())).await.unwrap();
+        let heard = next_news(&mut second, Duration::from_secs(3)).await;
+        if let Some((name, bytes)) = &heard {
+            assert_eq!(*bytes, what);
+            second.orders.send(Order::Judge(*name, verdict)).await.unwrap();
+        }
+        heard.is_some()
+    };
+    for number in 0..100 {
+        assert!(says(vec![1, number], Verdict::Accept).await, "honest message {number}");
+    }
+    let mut lies = 0;
+    while lies < 10 && says(vec![2, lies], Verdict::Reject).await {
+        lies += 1;
+    }
+    assert!((1..=2).contains(&lies), "{lies} lies were heard");
+    assert!(!says(vec![3], Verdict::Accept).await, "nor anything else");
+}
+
+#[tokio::test]
+async fn who_is_not_in_the_circle_is_not_heard() {
+    let mut ends = chain(2).await;
+    let (mut second, first) = (ends.pop().unwrap(), ends.pop().unwrap());
+    meet(&first, &mut second).await;
+    second.orders.send(Order::Circle(vec![key(9)], Vec::new())).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    first.orders.send(Order::Publish(vec![1])).await.unwrap();
+    assert_eq!(next_news(&mut second, Duration::from_secs(3)).await, None);
+}
