@@ -211,6 +211,22 @@ async fn what_one_chip_sealed_opens_after_its_restart_and_in_no_other() {
 }
 
 #[tokio::test]
+async fn a_chip_that_lost_power_again_and_again_still_quotes() {
+    let mut chip = Chip::new();
+    let (keys, _) = provisioned(&chip.tpm()).await;
+    // Three such losses lock this chip up for what is under its protection against guessing.
+    for _ in 0..6 {
+        let tpm = chip.tpm();
+        tpm.open(keys.clone()).await.expect("it opens again");
+        tpm.use_ak(auth()).await.expect("the AK is usable");
+        quote(&tpm, Digest([7; 32])).await;
+        drop(chip.process.kill());
+        drop(chip.process.wait());
+        chip.process = Chip::power_on(chip.folder.path(), chip.port);
+    }
+}
+
+#[tokio::test]
 async fn an_ek_certificate_is_for_its_key_from_its_root_and_in_its_time() {
     let (chip, other_chip) = (Chip::new(), Chip::new());
     let (_, opened) = provisioned(&chip.tpm()).await;

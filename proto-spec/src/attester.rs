@@ -32,7 +32,7 @@ pub struct AttesterKeys<'a> {
     /// Seed of its transport key.
     pub transport: &'a SecretBytes,
     /// What dealers seal to.
-    pub share_receiving: &'a HpkePublic,
+    pub share_receiving: HpkePublic,
 }
 
 /// The attester's state.
@@ -62,10 +62,10 @@ impl State {
             &Digest::ZERO,
             &Digest::ZERO,
             &public,
-            keys.share_receiving,
+            &keys.share_receiving,
             &Digest::ZERO,
         );
-        self.asked = Some(Asked { round: epoch.round(), secret, public, share_receiving: *keys.share_receiving });
+        self.asked = Some(Asked { round: epoch.round(), secret, public, share_receiving: keys.share_receiving });
         self.retry_at = None;
         digest
     }

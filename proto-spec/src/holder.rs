@@ -14,6 +14,7 @@ use crate::credential::split::commitments_digest;
 use crate::error::Check;
 use crate::limits::{MESSAGE_MAX, SHARES_HELD_MAX, UNRECORDED_BYTES_MAX, UNRECORDED_PER_SENDER_MAX};
 use crate::membership::MemberRecord;
+use crate::period::Periods;
 use crate::suite::Generator;
 use crate::types::{
     Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic, Purpose, Round,
@@ -40,6 +41,8 @@ pub struct StoredShare {
     pub sender: HostId,
     /// Round of the newest header when it was taken.
     pub round: Round,
+    /// Number of the unlock from which that period key follows.
+    pub unlock: u64,
     /// The shard, sealed under HKDF(period key, its place).
     #[serde(with = "serde_bytes")]
     pub shard: Vec<u8>,
@@ -106,10 +109,8 @@ pub struct HolderKeys<'a> {
     pub host: &'a HostId,
     /// Seed of its transport key: signs receipts.
     pub transport: &'a SecretBytes,
-    /// Opens what dealers seal.
-    pub share_receiving: &'a SecretBytes,
-    /// Seals shards at rest.
-    pub period: &'a SecretBytes,
+    /// Open what dealers seal, and seal shards at rest.
+    pub periods: &'a Periods,
 }
 
 /// The shares of one host.
@@ -167,7 +168,8 @@ impl State {
         if !c0_fits || !view.suite.share_fits(k, offer.commitments, offer.index, &share) {
             return Err(Check::Share);
         }
-        let shard = seal::seal_at_rest(keys.period, &place(&head, offer.generation, offer.index), &share);
+        let (unlock, period) = keys.periods.newest().ok_or(Check::Locked)?;
+        let shard = seal::seal_at_rest(period, &place(&head, offer.generation, offer.index), &share);
         let stored = StoredShare {
             head: offer.head.clone(),
             group: offer.group,
@@ -176,6 +178,7 @@ impl State {
             commitments: offer.commitments.to_vec(),
             sender: offer.from,
             round: receipt.round,
+            unlock,
             shard: shard.ok_or(Check::NotReady)?,
         };
         if !is_recorded(view, &key) {
@@ -230,7 +233,8 @@ impl State {
             receiver: keys.host,
             head: head.digest(),
         };
-        view.suite.hpke_open(keys.share_receiving, &context.info(Purpose::Deal).0, offer.sealed)
+        let info = context.info(Purpose::Deal);
+        keys.periods.receiving().find_map(|key| view.suite.hpke_open(key, &info.0, offer.sealed))
     }
 
     fn receipt(
@@ -304,7 +308,8 @@ impl State {
         newest.head().check_reader(reader)?;
         let stored = &held.stored;
         let place = place(&held.head, stored.generation, stored.index);
-        let share = seal::open_at_rest(keys.period, &place, &stored.shard).ok_or(Check::Share)?;
+        let period = keys.periods.key(stored.unlock).ok_or(Check::Locked)?;
+        let share = seal::open_at_rest(period, &place, &stored.shard).ok_or(Check::Share)?;
         let context = SealContext {
             mesh: view.mesh,
             client: &held.head.head().client,
@@ -320,6 +325,30 @@ impl State {
         let sealed = view.suite.hpke_seal(session, &info.0, share.expose(), generator).ok_or(Check::Quote)?;
         let head = newest.signed().clone();
         Ok(Release { head, index: stored.index, commitments: stored.commitments.clone(), sealed })
+    }
+
+    /// Wraps a few shards of one group under the newest unlock: what is to be written. `None` where all lie under it.
+    pub fn rewrap(&mut self, periods: &Periods, most: usize) -> Option<(GroupId, Vec<(ShareKey, StoredShare)>)> {
+        let (number, new) = periods.newest()?;
+        let group = self.held.values().find(|held| held.stored.unlock < number)?.stored.group;
+        let old = self.held.iter_mut().filter(|(_, held)| held.stored.unlock < number && held.stored.group == group);
+        let rewrap = |(key, held): (&ShareKey, &mut Held)| {
+            let place = place(&held.head, held.stored.generation, held.stored.index);
+            let share =
+                periods.key(held.stored.unlock).and_then(|old| seal::open_at_rest(old, &place, &held.stored.shard));
+            // What did not open before stays as it is: it does not hold up the others.
+            if let Some(shard) = share.and_then(|share| seal::seal_at_rest(new, &place, &share)) {
+                held.stored.shard = shard;
+            }
+            held.stored.unlock = number;
+            (*key, held.stored.clone())
+        };
+        Some((group, old.take(most).map(rewrap).collect()))
+    }
+
+    /// The highest number of an unlock under which a shard lies; 0 where there is none.
+    pub fn newest_number(&self) -> u64 {
+        self.held.values().map(|held| held.stored.unlock).max().unwrap_or(0)
     }
 
     /// Whether the payload of this head may go to this reader: under which key it lies, in how many pieces.

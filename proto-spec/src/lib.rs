@@ -22,6 +22,7 @@ pub mod instance;
 pub mod joining;
 pub mod limits;
 pub mod membership;
+pub mod period;
 pub mod relay;
 pub mod signing;
 pub mod suite;

@@ -196,6 +196,12 @@ pub const ABSENT_EPOCHS: u64 = 60;
 pub const REDEAL_EPOCHS: u64 = 8_640;
 /// The same in a mesh that is marked testnet, so that it is seen to happen.
 pub const TESTNET_REDEAL_EPOCHS: u64 = 90;
+/// Epochs after which a host's shards move under its next unlock: a day of 10 s.
+pub const REWRAP_EPOCHS: u64 = 8_640;
+/// The same in a mesh that is marked testnet, so that it is seen to happen.
+pub const TESTNET_REWRAP_EPOCHS: u64 = 20;
+/// Shards that are wrapped anew in one go: two milliseconds of work.
+pub const REWRAP_SLICE: usize = 64;
 /// A learner votes once it lacks no more entries than these.
 pub const SEAT_NEAR: u64 = 64;
 /// A dealing of the mesh key that has not ended by then is begun anew.

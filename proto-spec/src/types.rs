@@ -241,6 +241,8 @@ pub enum Purpose {
     Succession,
     /// A member says that it leaves.
     Leaving,
+    /// A member says that its shards lie under the next unlock.
+    Rewrapped,
     /// Digest of a payload's pieces.
     Payload,
     /// Key of a payload.
@@ -314,6 +316,7 @@ impl Purpose {
             Self::Head => "head",
             Self::Succession => "succession",
             Self::Leaving => "leaving",
+            Self::Rewrapped => "rewrapped",
             Self::Payload => "payload",
             Self::PayloadKey => "payload-key",
             Self::Deal => "deal",

@@ -38,7 +38,7 @@ pub struct Checkers {
     /// Virtual time.
     pub now_ms: u64,
     shares_seen_by_strangers: BTreeMap<CredentialId, Indexes>,
-    held: BTreeMap<(usize, Vec<u8>), (u8, Vec<u8>)>,
+    held: BTreeMap<(usize, Vec<u8>, u64), (u8, Vec<u8>)>,
     bytes_scanned: u64,
     /// Who led in which term.
     leaders: BTreeMap<u64, usize>,
@@ -123,11 +123,11 @@ impl Checkers {
         if table != Table::Shares {
             return;
         }
-        let Ok(StoredShare { index, shard, .. }) = wire::decode(value, value.len()) else {
+        let Ok(StoredShare { index, unlock, shard, .. }) = wire::decode(value, value.len()) else {
             return self.broken(format!("host {machine} wrote a share that does not read back"));
         };
         // When it was taken may differ: a crash may have kept the first write from the disk.
-        let before = self.held.insert((machine, key.to_vec()), (index.0, shard.clone()));
+        let before = self.held.insert((machine, key.to_vec(), unlock), (index.0, shard.clone()));
         if before.is_some_and(|before| before != (index.0, shard)) {
             self.broken(format!("P1: host {machine} holds two different shares of one head"));
         }

@@ -9,7 +9,7 @@ use spec::attest::quote::{Quote, digest_of_pcrs};
 use spec::attest::tpm::{CredentialBlob, QuoteContent};
 use spec::host::{TpmReply, TpmRequest};
 use spec::types::{Digest as SpecDigest, SecretBytes};
-use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, ak, ek};
+use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, KeyCustomization, ak, ek};
 use tss_esapi::attributes::ObjectAttributesBuilder;
 use tss_esapi::constants::CapabilityType;
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind;
@@ -144,7 +144,7 @@ impl Chip {
         let made = self.with_ek(parent, |context, ek| {
             let curve = AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP256);
             let scheme = SignatureSchemeAlgorithm::EcDsa;
-            ak::create_ak_2(context, ek, HashingAlgorithm::Sha256, curve, scheme, Some(auth), None)
+            ak::create_ak_2(context, ek, HashingAlgorithm::Sha256, curve, scheme, Some(auth), OutOfLockout)
                 .map_err(refused("an attestation key"))
         })?;
         Ok(ChipKeys {
@@ -351,6 +351,17 @@ fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
         .with_selection(HashingAlgorithm::Sha256, &slots)
         .build()
         .map_err(refused("a PCR selection"))
+}
+
+/// A chip counts each loss of power after the use of an object that is under its protection against guessing, and after a
+/// few of them refuses every such object for hours (TPM 2.0 Library, part 1, 19.8). Nobody guesses 32 random bytes; but
+/// power is lost.
+struct OutOfLockout;
+
+impl KeyCustomization for OutOfLockout {
+    fn attributes(&self, attributes: ObjectAttributesBuilder) -> ObjectAttributesBuilder {
+        attributes.with_no_da(true)
+    }
 }
 
 /// TCG TPM v2.0 Provisioning Guidance, 7.5.1: the P-256 storage root key.

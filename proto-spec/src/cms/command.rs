@@ -102,6 +102,16 @@ pub enum Command {
         /// That version.
         version: u16,
     },
+    /// All shards of a member lie under its next unlock: from here on it is unlocked by that, and never by an earlier
+    /// one.
+    Rewrapped {
+        /// The member.
+        host: HostId,
+        /// Number of that unlock.
+        number: u64,
+        /// Signature of its transport key.
+        signature: Ed25519Signature,
+    },
 }
 
 impl Command {

@@ -7,7 +7,7 @@ use crate::error::Check;
 use crate::limits::MEMBERS_MAX;
 use crate::membership::{Member, MemberRecord, Role};
 use crate::suite::{MeshKey, Suite};
-use crate::types::{Digest, Ed25519Signature, HostId, MeshId, Purpose, TicketSerial, TransportKey};
+use crate::types::{Digest, Ed25519Signature, HostId, MeshId, Purpose, Round, TicketSerial, TransportKey};
 
 /// All members.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,8 @@ pub struct Members {
     names: BTreeMap<String, HostId>,
     ek_hashes: BTreeMap<Digest, HostId>,
     tickets: BTreeMap<TicketSerial, HostId>,
+    /// The number of each member's unlock, and the round since which it is.
+    unlocks: BTreeMap<HostId, (u64, Round)>,
     /// Members that said that they leave: no share and no seat goes to them any more.
     leaving: BTreeSet<HostId>,
     /// Hosts that left and may be named as holders still, with the index of the record by which they left.
@@ -28,12 +30,20 @@ pub fn leaving_bytes(mesh: &MeshId, record: &MemberRecord) -> Vec<u8> {
     Purpose::Leaving.signed_bytes(mesh, &record.digest(mesh).0)
 }
 
+/// What a host signs whose shards lie under its next unlock.
+pub fn rewrapped_bytes(mesh: &MeshId, record: &MemberRecord, number: u64) -> Vec<u8> {
+    Purpose::Rewrapped.signed_bytes(mesh, &[record.digest(mesh).0.as_slice(), &number.to_be_bytes()].concat())
+}
+
+/// The number of the unlock with which a member begins.
+const FIRST_UNLOCK: u64 = 1;
+
 impl Members {
     /// Lets a newcomer in.
     ///
     /// # Errors
     /// The check that rules it out.
-    pub(super) fn admit(&mut self, member: Member) -> Result<HostId, Check> {
+    pub(super) fn admit(&mut self, member: Member, round: Round) -> Result<HostId, Check> {
         let record = member.record();
         self.check_newcomer(record)?;
         let host = record.host;
@@ -44,6 +54,7 @@ impl Members {
             self.ek_hashes.insert(hash, host);
         }
         self.departed.remove(&host);
+        self.unlocks.insert(host, (FIRST_UNLOCK, round));
         self.all.insert(host, member);
         Ok(host)
     }
@@ -94,6 +105,40 @@ impl Members {
         Ok(())
     }
 
+    /// Whether it is a member's own word that its shards lie under this unlock.
+    ///
+    /// # Errors
+    /// [`Check::Membership`] or [`Check::Transport`].
+    pub(super) fn check_rewrapped(
+        &self,
+        suite: &dyn Suite,
+        mesh: &MeshId,
+        host: &HostId,
+        number: u64,
+        signature: &Ed25519Signature,
+    ) -> Result<(), Check> {
+        let record = self.all.get(host).ok_or(Check::Membership)?.record();
+        let bytes = rewrapped_bytes(mesh, record, number);
+        if suite.ed25519_holds(&record.transport, &bytes, signature) { Ok(()) } else { Err(Check::Transport) }
+    }
+
+    /// A member goes on to its next unlock.
+    pub(super) fn advance(&mut self, host: &HostId, round: Round) {
+        if let Some((number, since)) = self.unlocks.get_mut(host) {
+            (*number, *since) = (number.saturating_add(1), round);
+        }
+    }
+
+    /// The number by which a host is unlocked.
+    pub fn unlock_number(&self, host: &HostId) -> u64 {
+        self.unlocks.get(host).map_or(FIRST_UNLOCK, |(number, _)| *number)
+    }
+
+    /// The round since which a member is unlocked by that number.
+    pub fn unlocked_since(&self, host: &HostId) -> Option<Round> {
+        self.unlocks.get(host).map(|(_, since)| *since)
+    }
+
     /// A member that said so is gone. What else it must have given up before is for the records to say.
     ///
     /// # Errors
@@ -112,6 +157,7 @@ impl Members {
         for hash in record.ek_hashes() {
             self.ek_hashes.remove(&hash);
         }
+        self.unlocks.remove(host);
         self.departed.insert(*host, (record, at));
         Ok(())
     }
@@ -125,6 +171,8 @@ impl Members {
         let members = self.all.iter().skip(skip.of(self.all.len())).map(|(host, member)| Row::Member {
             admission: member.admission().clone(),
             leaving: self.leaving.contains(host),
+            unlock: self.unlock_number(host),
+            since: self.unlocked_since(host).unwrap_or(Round(0)),
         });
         let departed = self.departed.values().skip(skip.of(self.departed.len()));
         let departed = departed.map(|(record, at)| Row::Departed { record: record.clone(), at: *at });
@@ -136,8 +184,9 @@ impl Members {
     /// Takes a row of a snapshot.
     pub(super) fn take_row(&mut self, suite: &dyn Suite, mesh: &MeshId, key: &MeshKey, row: &Row) -> Option<()> {
         match row {
-            Row::Member { admission, leaving } => {
-                let host = self.admit(Member::check(suite, mesh, key, admission.clone())?).ok()?;
+            Row::Member { admission, leaving, unlock, since } => {
+                let host = self.admit(Member::check(suite, mesh, key, admission.clone())?, *since).ok()?;
+                self.unlocks.insert(host, (*unlock, *since));
                 if *leaving {
                     self.leaving.insert(host);
                 }

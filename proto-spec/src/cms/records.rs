@@ -19,7 +19,7 @@ use crate::credential::split::commitments_digest;
 use crate::error::Check;
 use crate::genesis::GenesisVerified;
 use crate::header::Header;
-use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX};
+use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX, REWRAP_EPOCHS, TESTNET_REWRAP_EPOCHS};
 use crate::membership::{Admission, Member, MemberRecord, Role};
 use crate::suite::{MeshKey, Suite};
 use crate::ticket::Pins;
@@ -78,6 +78,8 @@ pub enum Effect {
     Left(HostId),
     /// The records are read by this version from here on.
     VersionRaised(u16),
+    /// A member is unlocked by its next number from here on.
+    NumberAdvanced(HostId),
     /// Nothing: a leader began its term.
     Nothing,
 }
@@ -164,6 +166,7 @@ impl Records {
             Command::Epoch { beacon } => self.close_header(suite, &beacon),
             Command::Committee(step) => self.change_committee(suite, &step),
             Command::Version { version } => self.raise_version(version),
+            Command::Rewrapped { host, number, signature } => self.rewrapped(suite, &host, number, &signature),
         }
     }
 
@@ -252,7 +255,47 @@ impl Records {
         let founded = self.founded.as_ref().ok_or(Check::Record)?;
         let mesh = *founded.genesis.mesh();
         let member = Member::check(suite, &mesh, &founded.mesh_key, admission).ok_or(Check::Record)?;
-        self.members.admit(member).map(Effect::Admitted)
+        let round = self.round();
+        self.members.admit(member, round).map(Effect::Admitted)
+    }
+
+    fn rewrapped(
+        &mut self,
+        suite: &dyn Suite,
+        host: &HostId,
+        number: u64,
+        signature: &Ed25519Signature,
+    ) -> Result<Effect, Check> {
+        self.check_rewrapped(suite, host, number, signature)?;
+        let round = self.round();
+        self.members.advance(host, round);
+        Ok(Effect::NumberAdvanced(*host))
+    }
+
+    /// Whether a member may go on to its next unlock.
+    ///
+    /// # Errors
+    /// [`Check::Record`] where that is not the next number or comes too early, [`Check::Transport`] where it was not its
+    /// word.
+    pub fn check_rewrapped(
+        &self,
+        suite: &dyn Suite,
+        host: &HostId,
+        number: u64,
+        signature: &Ed25519Signature,
+    ) -> Result<(), Check> {
+        let mesh = self.mesh().ok_or(Check::Record)?;
+        if !self.may_rewrap(host) || self.members.unlock_number(host).checked_add(1) != Some(number) {
+            return Err(Check::Record);
+        }
+        self.members.check_rewrapped(suite, mesh, host, number, signature)
+    }
+
+    /// Whether a member's shards have lain under its unlock long enough.
+    pub fn may_rewrap(&self, host: &HostId) -> bool {
+        let is_testnet = self.genesis().is_some_and(|genesis| genesis.genesis().testnet);
+        let after = if is_testnet { TESTNET_REWRAP_EPOCHS } else { REWRAP_EPOCHS };
+        self.members.unlocked_since(host).is_some_and(|since| self.round().0 >= since.0.saturating_add(after))
     }
 
     fn begin_leaving(

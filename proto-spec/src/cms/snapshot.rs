@@ -55,6 +55,10 @@ pub(super) enum Row {
         admission: Admission,
         /// Whether it said that it leaves.
         leaving: bool,
+        /// The number of its unlock.
+        unlock: u64,
+        /// The round since which it is.
+        since: Round,
     },
     /// A host that left.
     Departed {

@@ -285,7 +285,8 @@ impl Host {
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some(genesis) = view.records.genesis() else { return };
         let pcrs = genesis.genesis().pcrs.clone();
-        let qualifying = self.attester.begin(view, self.own.attester_keys(), &mut self.generator, epoch);
+        let number = view.records.roll().unlock_number(&self.own.host);
+        let qualifying = self.attester.begin(view, self.own.attester_keys(number), &mut self.generator, epoch);
         self.ask_tpm(TpmUse::Evidence, TpmRequest::Quote { pcrs, qualifying }, actions);
     }
 
@@ -325,7 +326,8 @@ impl Host {
 
     fn on_own_quote(&mut self, now: Now, quote: crate::attest::quote::Quote, actions: &mut Actions) {
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
-        let Some(evidence) = self.attester.finish(view, self.own.attester_keys(), quote) else { return };
+        let number = view.records.roll().unlock_number(&self.own.host);
+        let Some(evidence) = self.attester.finish(view, self.own.attester_keys(number), quote) else { return };
         self.show_evidence(&evidence, actions);
         self.ask_unlock(now, actions);
     }

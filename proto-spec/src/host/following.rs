@@ -133,6 +133,7 @@ impl Host {
             }
             Effect::GroupActive(group) => self.tell_holders(now, group, actions),
             Effect::Nothing | Effect::Leaving(_) => {}
+            Effect::NumberAdvanced(host) => self.number_advanced(host),
             Effect::VersionRaised(version) => actions.push(Action::Report(Report::VersionRaised(*version))),
             Effect::Left(host) => actions.push(Action::Report(Report::Left(*host))),
             Effect::CommitteeChanged => self.committee_changed(now, actions),
@@ -141,6 +142,7 @@ impl Host {
                 self.erase_superseded(id, actions);
             }
             Effect::HeaderClosed(header) => {
+                self.own.periods.fade(header.round);
                 let gone = self.holder.expired(header.round);
                 Self::erase(gone, actions);
                 self.header_closed(now, header, actions);

@@ -138,7 +138,7 @@ impl Host {
             outgrown: self.outgrown,
             leaving: records.roll().is_leaving(&self.own.host),
             left: records.roll().departed(&self.own.host).is_some(),
-            unlocked: self.own.unlocked.is_some(),
+            unlocked: self.own.periods.has(self.unlock_number()),
             header: now.and_then(|now| Some(self.view(now)?.header?.header().round)),
             round,
             epoch_ms: self.ground.calendar.map(|calendar| calendar.epoch_ms()),

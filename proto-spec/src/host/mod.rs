@@ -24,6 +24,7 @@ mod receive;
 mod recording;
 mod redealing;
 mod restore;
+mod rewrapping;
 mod saving;
 mod seats;
 mod spreading;
@@ -73,6 +74,7 @@ use fetching::Fetching;
 use gathering::Forming;
 use own::Own;
 use redealing::Redealing;
+use rewrapping::Rewrapping;
 use saving::{SavedState, Saving};
 use seats::Watch;
 use unlocking::Unlocking;
@@ -273,6 +275,7 @@ pub struct Host {
     /// The newest header, and when it was verified here.
     header: Option<(HeaderVerified, Time)>,
     unlocking: Unlocking,
+    rewrapping: Rewrapping,
     /// The dealing of the mesh key that is under way.
     redealing: Option<Redealing>,
     /// As the leader: who is absent.
@@ -345,6 +348,7 @@ impl Host {
             signed: None,
             header: None,
             unlocking: Unlocking::default(),
+            rewrapping: Rewrapping::default(),
             redealing: None,
             watch: Watch::default(),
             leader: None,
@@ -406,6 +410,7 @@ impl Host {
         self.tick_seats(now, actions);
         self.tick_quote(now, actions);
         self.tick_unlock(now, actions);
+        self.tick_rewrapping(now, actions);
         self.tick_pull(now, actions);
         self.tick_fetching(now, actions);
         self.tick_saving(now, actions);
@@ -431,6 +436,7 @@ impl Host {
         times.extend(self.beacon_at());
         times.extend(self.attester.retry_at().filter(|_| self.outgrown.is_none()));
         times.extend(self.unlocking.again_at);
+        times.extend(self.rewrapping_at());
         times.extend(self.redealing.as_ref().map(|redealing| redealing.again_at));
         times.extend(self.watch.look_at);
         times.extend(self.ending.as_ref().map(|ending| ending.until));

@@ -7,16 +7,9 @@ use crate::attester::AttesterKeys;
 use crate::cms::committee::KeySetup;
 use crate::founding::RestingShare;
 use crate::holder::HolderKeys;
+use crate::period::Periods;
 use crate::suite::{Suite, symmetric};
-use crate::types::{BlsPublic, BlsSignature, HostId, HpkePublic, Purpose, SecretBytes, TransportKey};
-
-/// What the unlock opened: lives in memory, never longer than the process.
-pub(super) struct Unlocked {
-    /// The period key.
-    pub(super) period: SecretBytes,
-    /// The share-receiving key.
-    pub(super) receiving: (SecretBytes, HpkePublic),
-}
+use crate::types::{BlsPublic, BlsSignature, HostId, Purpose, SecretBytes, TransportKey};
 
 /// Public parts of the identity and what follows from it.
 pub(super) struct Own {
@@ -24,8 +17,8 @@ pub(super) struct Own {
     pub(super) host: HostId,
     pub(super) transport: TransportKey,
     pub(super) vote: (BlsPublic, BlsSignature),
-    /// None until peers have unlocked this host since its start.
-    pub(super) unlocked: Option<Unlocked>,
+    /// Empty until peers have unlocked this host since its start.
+    pub(super) periods: Periods,
 }
 
 impl Own {
@@ -36,33 +29,21 @@ impl Own {
             host: host_id(&eks),
             transport: suite.ed25519_public(&identity.transport)?,
             vote: (suite.bls_public(&identity.vote)?, suite.bls_prove(&identity.vote)?),
-            unlocked: None,
+            periods: Periods::default(),
             identity,
         })
     }
 
-    /// The period key follows from the secret that is bound to this TPM and from the unlock, which the mesh alone gives:
-    /// neither is enough.
-    pub(super) fn unlock(&mut self, suite: &dyn Suite, unlock: &BlsSignature) {
-        let period = symmetric::derive(&self.identity.tpm_bound, Purpose::Period, &[&unlock.0]);
-        let material = symmetric::derive(&period, Purpose::ShareReceiving, &[]);
-        self.unlocked = Some(Unlocked { receiving: suite.hpke_keys(&material), period });
-    }
-
-    pub(super) fn attester_keys(&self) -> AttesterKeys<'_> {
-        const NONE_YET: &HpkePublic = &HpkePublic::ZERO;
-        let share_receiving = self.unlocked.as_ref().map_or(NONE_YET, |unlocked| &unlocked.receiving.1);
+    /// The keys of an attester whose recorded unlock has this number.
+    pub(super) fn attester_keys(&self, number: u64) -> AttesterKeys<'_> {
+        let share_receiving = self.periods.receiving_public(number);
         AttesterKeys { host: &self.host, transport: &self.identity.transport, share_receiving }
     }
 
+    /// `None` until peers have unlocked this host.
     pub(super) fn holder_keys(&self) -> Option<HolderKeys<'_>> {
-        let unlocked = self.unlocked.as_ref()?;
-        Some(HolderKeys {
-            host: &self.host,
-            transport: &self.identity.transport,
-            share_receiving: &unlocked.receiving.0,
-            period: &unlocked.period,
-        })
+        self.periods.newest()?;
+        Some(HolderKeys { host: &self.host, transport: &self.identity.transport, periods: &self.periods })
     }
 
     fn share_key(&self) -> SecretBytes {

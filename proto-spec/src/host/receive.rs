@@ -122,6 +122,7 @@ impl Host {
             Message::LeaveRequest { request, signature } => {
                 self.on_leave_request(now, from, host, (request, signature), actions);
             }
+            Message::Rewrapped { number, signature } => self.on_rewrapped(now, host, (number, signature), actions),
             Message::BoundAsk { request, record } => self.on_bound_ask(now, from, request, record, actions),
             Message::Bound { request, record } => self.on_bound(host, request, record, actions),
             Message::MapRequest { request, id, shown } => {

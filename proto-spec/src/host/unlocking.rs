@@ -9,14 +9,12 @@ use crate::signing::{Parts, Signable, combine};
 use crate::types::{BlsSignature, Digest, HostId, MeshId, Now, Purpose, Round, ShareIndex, Time, TransportKey};
 use crate::wire::{Message, Shown};
 
-/// The unlock number of a host whose periods have not advanced yet.
-const FIRST: u64 = 1;
-
 /// Parts of this host's unlock.
 #[derive(Default)]
 pub(super) struct Unlocking {
     parts: Parts,
-    key_epoch: u64,
+    /// Of which shares, and for which number.
+    of: (u64, u64),
     /// When it is asked for again.
     pub(super) again_at: Option<Time>,
 }
@@ -28,20 +26,18 @@ fn info(mesh: &MeshId, from: &HostId, to: &HostId, number: u64, index: ShareInde
 }
 
 impl Host {
-    fn wants_unlock(&self) -> Option<&MemberRecord> {
+    fn wants_unlock(&self) -> Option<(&MemberRecord, u64)> {
         let record = self.ground.records.member(&self.own.host)?.record();
-        (self.own.unlocked.is_none() && record.role == Role::Host).then_some(record)
+        Some((record, self.wanted_number()?)).filter(|_| record.role == Role::Host)
     }
 
     /// Asks all holders of the mesh key, with evidence of this epoch.
     pub(super) fn ask_unlock(&mut self, now: Now, actions: &mut Actions) {
-        if self.wants_unlock().is_none() {
-            return;
-        }
+        let Some((_, number)) = self.wants_unlock() else { return };
         self.unlocking.again_at = Some(now.monotonic.plus(UNLOCK_RETRY_MS));
         let Some(shown) = self.shown(now) else { return };
         for to in self.key_holders() {
-            let message = Message::UnlockRequest { number: FIRST, shown: shown.clone() };
+            let message = Message::UnlockRequest { number, shown: shown.clone() };
             self.send(Lane::Direct, to, message, actions);
         }
     }
@@ -83,7 +79,10 @@ impl Host {
         if record.transport != *from {
             return Err(Check::Transport);
         }
-        if number != FIRST {
+        // The recorded one, and the next for whoever is about to go on to it; never an earlier one.
+        let recorded = view.records.roll().unlock_number(&record.host);
+        let is_next = number == recorded.saturating_add(1) && view.records.may_rewrap(&record.host);
+        if number != recorded && !is_next {
             return Err(Check::Record);
         }
         let digest = record.digest(view.mesh);
@@ -105,18 +104,20 @@ impl Host {
         sealed: &[u8],
         actions: &mut Actions,
     ) {
-        let Some(record) = self.wants_unlock().cloned() else { return };
+        let Some((record, wanted)) = self.wants_unlock().map(|(record, number)| (record.clone(), number)) else {
+            return;
+        };
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some(setup) = view.records.committee().map(|committee| &committee.key) else { return };
-        if setup.key_epoch != key_epoch || setup.index_of(host) != Some(index) || number != FIRST {
+        if setup.key_epoch != key_epoch || setup.index_of(host) != Some(index) || number != wanted {
             return;
         }
         let info = info(view.mesh, host, &self.own.host, number, index, round);
         let opened = self.attester.sessions_of(round).find_map(|key| view.suite.hpke_open(key, &info.0, sealed));
         let Some(part) = opened.and_then(|bytes| BlsSignature::from_slice(bytes.expose())) else { return };
-        if self.unlocking.key_epoch != key_epoch {
+        if self.unlocking.of != (key_epoch, number) {
             self.unlocking.parts.clear();
-            self.unlocking.key_epoch = key_epoch;
+            self.unlocking.of = (key_epoch, number);
         }
         self.unlocking.parts.insert(index, part);
         let digest = record.digest(view.mesh);
@@ -124,11 +125,13 @@ impl Host {
         let suite = view.suite;
         if let Ok(unlock) = combine(suite, view.mesh, setup, what, &mut self.unlocking.parts) {
             let suite = self.ground.suite.clone();
-            self.own.unlock(suite.as_ref(), &unlock);
+            self.own.periods.open(suite.as_ref(), &self.own.identity.tpm_bound, number, &unlock);
             self.unlocking = Unlocking::default();
-            actions.push(super::Action::Report(Report::Unlocked));
-            // The next quote names the share-receiving key; no need to wait for the next epoch.
-            self.attester.ask_again_at_once();
+            if number == self.unlock_number() {
+                actions.push(super::Action::Report(Report::Unlocked));
+                // The next quote names the share-receiving key; no need to wait for the next epoch.
+                self.attester.ask_again_at_once();
+            }
         }
     }
 }

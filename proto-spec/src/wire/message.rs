@@ -564,6 +564,13 @@ pub enum Message {
     },
     /// Anybody → everybody, by gossip.
     News(News),
+    /// Member → leader: all its shards lie under its next unlock.
+    Rewrapped {
+        /// Number of that unlock.
+        number: u64,
+        /// Signature of its transport key.
+        signature: Ed25519Signature,
+    },
 }
 
 impl Package {
