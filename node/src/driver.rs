@@ -279,6 +279,10 @@ fn log(report: &Report) {
             "the mesh went on to a version that this binary does not \
             know: update it; until then it does nothing"
         ),
+        Report::Doubted(record) => tracing::error!(
+            record,
+            "the records that a voter served are not those that the mesh key signed: they are pulled anew from others"
+        ),
         Report::Snapshot(record) => tracing::info!(record, "the records up to here are kept as a snapshot"),
         Report::Left(host) => tracing::info!(%host, "left the mesh"),
         Report::Joined => tracing::info!("this host is a member now"),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::cms::credentials::{Credential, has_expired};
+use crate::cms::records::Records;
 use crate::cms::service::receipt_bytes;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::seal::{self, SealContext, ShardPlace};
@@ -15,10 +16,10 @@ use crate::error::Check;
 use crate::limits::{MESSAGE_MAX, SHARES_HELD_MAX, UNRECORDED_BYTES_MAX, UNRECORDED_PER_SENDER_MAX};
 use crate::membership::MemberRecord;
 use crate::period::Periods;
-use crate::suite::Generator;
+use crate::suite::{Generator, Suite};
 use crate::types::{
-    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic, Purpose, Round,
-    SecretBytes, ShareIndex,
+    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic, MeshId, Purpose,
+    Round, SecretBytes, ShareIndex,
 };
 use crate::view::View;
 use crate::wire::{self, PutReceipt};
@@ -126,10 +127,16 @@ impl State {
     ///
     /// # Errors
     /// The check that it fails: what was written by this host and does not read back is damage.
-    pub fn restore(&mut self, view: View<'_>, stored: StoredShare) -> Result<(), Check> {
-        let head = HeadVerified::check(view.suite, view.mesh, &stored.head)?;
+    pub fn restore(
+        &mut self,
+        suite: &dyn Suite,
+        mesh: &MeshId,
+        records: &Records,
+        stored: StoredShare,
+    ) -> Result<(), Check> {
+        let head = HeadVerified::check(suite, mesh, &stored.head)?;
         let key = (head.head().id(), *head.digest());
-        if !is_recorded(view, &key) {
+        if !is_recorded(records, &key) {
             self.unrecorded.insert(key);
         }
         self.held.insert(key, Held { bytes: occupied(&head), stored, head });
@@ -181,7 +188,7 @@ impl State {
             unlock,
             shard: shard.ok_or(Check::NotReady)?,
         };
-        if !is_recorded(view, &key) {
+        if !is_recorded(view.records, &key) {
             self.unrecorded.insert(key);
         }
         self.held.insert(key, Held { stored: stored.clone(), bytes: occupied(&head), head });
@@ -389,8 +396,8 @@ impl State {
     }
 }
 
-fn is_recorded(view: View<'_>, (id, digest): &ShareKey) -> bool {
-    view.records.credential(id).is_some_and(|credential| credential.is_dealt(digest))
+fn is_recorded(records: &Records, (id, digest): &ShareKey) -> bool {
+    records.credential(id).is_some_and(|credential| credential.is_dealt(digest))
 }
 
 fn occupied(head: &HeadVerified) -> usize {

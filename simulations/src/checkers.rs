@@ -25,6 +25,9 @@ const LATE_MS: u64 = 1_000;
 /// Shares of one credential's head: where they were seen.
 type Indexes = BTreeMap<usize, BTreeSet<u8>>;
 
+/// Index of a share, and the shard in which it rests.
+type Shard = (u8, Vec<u8>);
+
 /// The checkers.
 #[derive(Debug, Default)]
 pub struct Checkers {
@@ -38,7 +41,7 @@ pub struct Checkers {
     /// Virtual time.
     pub now_ms: u64,
     shares_seen_by_strangers: BTreeMap<CredentialId, Indexes>,
-    held: BTreeMap<(usize, Vec<u8>, u64), (u8, Vec<u8>)>,
+    held: BTreeMap<(usize, u64, Vec<u8>), Shard>,
     bytes_scanned: u64,
     /// Who led in which term.
     leaders: BTreeMap<u64, usize>,
@@ -127,7 +130,7 @@ impl Checkers {
             return self.broken(format!("host {machine} wrote a share that does not read back"));
         };
         // When it was taken may differ: a crash may have kept the first write from the disk.
-        let before = self.held.insert((machine, key.to_vec(), unlock), (index.0, shard.clone()));
+        let before = self.held.insert((machine, unlock, key.to_vec()), (index.0, shard.clone()));
         if before.is_some_and(|before| before != (index.0, shard)) {
             self.broken(format!("P1: host {machine} holds two different shares of one head"));
         }

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use spec::cms::command::Command;
+use spec::cms::election::LogEntry;
 use spec::credential::dealing::KeyDeal;
+use spec::limits::ENTRY_MAX;
 use spec::suite::{Fake, Generator, Seed, Suite as _};
 use spec::types::{BlsPublic, Digest, Ed25519Signature, MeshId, SecretBytes};
-use spec::wire::Message;
+use spec::wire::{self, Message};
 
 /// What it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Lie {
     Mute,
     /// Deals honestly, and serves a state in which one row is another.
     WrongRow,
+    /// Deals honestly, and leaves out of the records that it serves what they say of credentials.
+    NoHeads,
     /// Deals honestly, and keeps its vote for the founding to itself.
     NoVote,
 }
@@ -66,12 +71,19 @@ impl Liar {
                 rows.iter_mut().filter_map(|row| row.last_mut()).for_each(|byte| *byte ^= 1);
                 return vec![Message::StatePage { record: *record, number: *number, rows }];
             }
+            Message::RecordsPage { entries, newest } if self.lie == Lie::NoHeads => {
+                let mut entries = entries.clone();
+                let is_head =
+                    |entry: &&mut LogEntry| matches!(wire::decode(&entry.command, ENTRY_MAX), Ok(Command::Head { .. }));
+                entries.iter_mut().filter(is_head).for_each(|entry| entry.command.clear());
+                return vec![Message::RecordsPage { entries, newest: *newest }];
+            }
             _ => return vec![message.clone()],
         };
         let mut lie = deal.clone();
         match self.lie {
             Lie::Silent => return Vec::new(),
-            Lie::NoVote | Lie::Mute | Lie::WrongRow => return vec![message.clone()],
+            Lie::NoVote | Lie::Mute | Lie::WrongRow | Lie::NoHeads => return vec![message.clone()],
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
             Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
                 let known = self.instead.get(&dealing).cloned();

@@ -429,6 +429,9 @@ impl World {
                 self.note(machine, "report", 0, 0);
                 match report {
                     Report::Leads(term) => self.checkers.leads(machine, term),
+                    Report::Doubted(record) if self.liar.is_none() => {
+                        self.checkers.broken(format!("host {machine} doubts honest records up to {record}"));
+                    }
                     Report::BadDeal(dealer, check) => self.name(machine, &dealer, check),
                     _ => {}
                 }

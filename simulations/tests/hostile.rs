@@ -155,7 +155,7 @@ fn news_that_does_not_hold_is_blamed_on_who_passed_it_on_and_old_news_on_nobody(
     let from = run.world.machines[1].transport;
     let mesh = run.world.machines[3].running.as_ref().expect("it runs").host.mesh();
     let hear = |run: &mut Run, message: &Message| {
-        run.world.hear(3, &from, spec::wire::encode_message(&mesh, message));
+        run.world.hear(3, &from, wire::encode_message(&mesh, message));
         run.world.judged.replace(Vec::new())
     };
     let beacon = |round| spec::beacon::SignedBeacon { round: Round(round), signature: spec::types::BlsSignature::ZERO };

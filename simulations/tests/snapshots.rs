@@ -164,6 +164,60 @@ fn a_state_in_which_one_row_is_another_is_not_taken_and_another_host_is_asked() 
 }
 
 #[test]
+fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
+    let mut run = mesh(7);
+    let status = |run: &mut Run, machine: usize| match run.ask(machine, LocalCommand::Status, EPOCH_MS) {
+        Some(Ok(LocalReply::Status(status))) => status,
+        other => panic!("no status: {other:?}"),
+    };
+    let liar = (0..7).find(|machine| status(&mut run, *machine).coordinates).expect("a leader");
+    let seats = status(&mut run, liar).committee;
+    let follower = (0..7).find(|one| !seats.contains(&format!("h{one}"))).expect("a follower");
+    for _ in 0..8 {
+        run.begin_put(0);
+    }
+    run.settle(2 * EPOCH_MS);
+    run.world.liar = Some(Liar::new(liar, Lie::NoHeads));
+    let before = known(&run, follower).0;
+    for _ in 0..8 {
+        run.begin_put(0);
+    }
+    run.settle(EPOCH_MS / 2);
+    assert!(known(&run, follower).0 == before, "the lie is believed as long as nothing denies it");
+    assert!(known(&run, liar).0 > before);
+    // It crashes with its records dropped, and shares on its disk.
+    for _ in 0..4 * EPOCH_MS {
+        run.settle(1);
+        let dropped = !run.world.machines[follower].disk.rows().any(|((table, _), _)| *table == Table::Records);
+        if dropped {
+            break;
+        }
+    }
+    assert_eq!(applied(&run, follower), 0);
+    assert!(run.world.machines[follower].disk.rows().any(|((table, _), _)| *table == Table::Shares));
+    run.world.crash(follower);
+    run.world.start(follower);
+    run.settle(6 * EPOCH_MS);
+    // Between two rounds, when nothing is on its way.
+    while applied(&run, follower) < applied(&run, liar) {
+        run.settle(EPOCH_MS / 8);
+    }
+    assert_eq!(known(&run, follower), known(&run, liar));
+    reads_all(&mut run);
+    run.world.crash(follower);
+    run.world.start(follower);
+    run.settle(3 * EPOCH_MS);
+    reads_all(&mut run);
+    is_sound(&run);
+}
+
+/// How many credentials a machine knows of, and the digest over all its records.
+fn known(run: &Run, machine: usize) -> (usize, Digest) {
+    let records = run.world.machines[machine].running.as_ref().expect("it runs").host.records();
+    (records.credentials().iter().count(), records.root())
+}
+
+#[test]
 fn rows_that_are_not_those_that_the_snapshot_names_are_no_state() {
     let mut run = mesh(5);
     grow_log(&mut run, 0);

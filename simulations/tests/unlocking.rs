@@ -73,7 +73,7 @@ fn an_old_copy_of_a_disk_opens_nowhere_not_even_on_its_own_machine() {
     run.settle((TESTNET_REWRAP_EPOCHS + 5) * EPOCH_MS);
     assert!(read_all(&mut run) > 5);
     // The shares of three of five hosts are set back to what they were; terms of three need one of them at least.
-    for host in 0..3 {
+    for (host, old) in old.iter().enumerate().take(3) {
         run.world.crash(host);
         let kept = run.world.machines[host].disk.clone();
         let shares = |disk: &Disk| -> Vec<spec::host::Write> {
@@ -86,7 +86,7 @@ fn an_old_copy_of_a_disk_opens_nowhere_not_even_on_its_own_machine() {
             .collect()
         };
         let mut disk = kept;
-        disk.apply(shares(&old[host]));
+        disk.apply(shares(old));
         assert!(numbers(&disk).contains(&1));
         run.world.machines[host].disk = disk;
         run.world.start(host);

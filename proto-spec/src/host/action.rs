@@ -210,6 +210,8 @@ pub enum Report {
     VersionRaised(u16),
     /// The mesh went on to this version, which this binary does not know: it neither applies, votes, signs nor releases.
     Outgrown(u16),
+    /// The records up to this one are not those that the mesh key signed: they are dropped, and pulled anew from others.
+    Doubted(u64),
     /// The state behind this record is on disk, and the log before it was cut.
     Snapshot(u64),
     /// Its peers unlocked this host.

@@ -66,6 +66,7 @@ impl Host {
             return;
         }
         self.pulled = None;
+        self.served_by = Some(from);
         let before = self.ground.records.applied();
         let mut fresh = Vec::new();
         for entry in entries {
@@ -260,7 +261,8 @@ impl Host {
     }
 
     fn whom_to_pull(&mut self, in_vain: Option<TransportKey>) -> Option<TransportKey> {
-        if let Some((_, leader)) = self.leader.filter(|_| in_vain.is_none()) {
+        let distrusted = self.distrusted;
+        if let Some((_, leader)) = self.leader.filter(|(_, leader)| in_vain.is_none() && distrusted != Some(*leader)) {
             return Some(leader);
         }
         let mut voters = self.committee();
@@ -268,8 +270,10 @@ impl Host {
             let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice());
             voters = contacts.unwrap_or_default().iter().map(|contact| contact.transport).collect();
         }
-        if voters.len() > 1 {
-            voters.retain(|voter| Some(*voter) != in_vain);
+        for other in [in_vain, distrusted] {
+            if voters.len() > 1 {
+                voters.retain(|voter| Some(*voter) != other);
+            }
         }
         self.turn = self.turn.wrapping_add(1);
         voters.get(self.turn.checked_rem(voters.len())?).copied()

@@ -5,6 +5,7 @@ mod action;
 mod changing;
 mod committee;
 mod coordinating;
+mod doubting;
 mod ending;
 mod epochs;
 mod event;
@@ -288,6 +289,10 @@ pub struct Host {
     pulled: Option<(u64, Time, TransportKey)>,
     /// Whose turn it is to be asked for records.
     turn: usize,
+    /// Who served the newest of them.
+    served_by: Option<TransportKey>,
+    /// Who served such as the mesh key denies: it is asked for no more, unless there is nobody else.
+    distrusted: Option<TransportKey>,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
     changes: BTreeMap<RequestId, (Changing, LocalId)>,
@@ -356,6 +361,8 @@ impl Host {
             pull_at: Time(0),
             pulled: None,
             turn: 0,
+            served_by: None,
+            distrusted: None,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -412,6 +419,7 @@ impl Host {
         self.tick_unlock(now, actions);
         self.tick_rewrapping(now, actions);
         self.tick_pull(now, actions);
+        self.tick_doubt(now, actions);
         self.tick_fetching(now, actions);
         self.tick_saving(now, actions);
         self.tick_forming(now, actions);

@@ -102,10 +102,12 @@ impl Host {
     }
 
     fn restore_shares(&mut self, shares: Vec<Vec<u8>>) -> Result<(), RestoreError> {
+        // It may have dropped its records, and not have pulled them anew yet.
+        let mesh = self.mesh();
+        let (suite, records) = (self.ground.suite.as_ref(), &self.ground.records);
         for bytes in shares {
-            let view = self.ground.view(Now { monotonic: Time(0), wall_ms: 0 }, None).ok_or(RestoreError::Share)?;
             let stored: StoredShare = wire::decode(&bytes, STORED_SHARE_MAX).map_err(|_| RestoreError::Share)?;
-            self.holder.restore(view, stored).map_err(|_| RestoreError::Share)?;
+            self.holder.restore(suite, &mesh, records, stored).map_err(|_| RestoreError::Share)?;
         }
         Ok(())
     }

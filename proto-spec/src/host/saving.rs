@@ -44,6 +44,11 @@ impl SavedState {
         self.snapshot
     }
 
+    /// Takes the mark away.
+    pub(super) fn erase() -> Write {
+        Write { table: Table::State, key: MARK.to_vec(), value: None }
+    }
+
     fn write(&self) -> Write {
         Write { table: Table::State, key: MARK.to_vec(), value: Some(wire::encode(self)) }
     }
