@@ -93,7 +93,8 @@ impl Store {
                 let aside = folder.with_extension(format!("damaged-{}", crate::clock::now().wall_ms));
                 tracing::error!(
                     aside = %aside.display(),
-                    "the store is damaged: it is set aside and this host begins anew; enrol it with a new ticket"
+                    "the store is damaged: it is set aside and this host begins anew; enrol it with a ticket that names it \
+                     (invite --ek-hash)"
                 );
                 std::fs::rename(folder, &aside).map_err(|error| disk(folder, &error))?;
                 match Self::open_at(folder) {

@@ -236,7 +236,10 @@ impl Check {
             Self::EkUntrusted => {
                 "add the TPM maker's root (--ek-root) or the EK's hash (--ek-hash) when the mesh is founded"
             }
-            Self::EkKnown => "this TPM is a member already",
+            Self::EkKnown => {
+                "this TPM is a member already; if it lost its state, give it a ticket that names it (invite --ek-hash), \
+                 for the same role, domain, region and zone"
+            }
             Self::NameTaken => "choose another name in the ticket",
             Self::AkAttributes => "the attestation key was not made by this daemon",
             Self::VoteKey | Self::Transport => "the joiner's keys do not belong together; start its daemon afresh",

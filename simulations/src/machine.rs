@@ -88,6 +88,14 @@ impl Machine {
         Ok(())
     }
 
+    /// Its disk is lost, and with it every key but the chip's own.
+    pub fn wipe(&mut self, random: &mut Random) {
+        self.running = None;
+        self.disk = Disk::default();
+        self.secrets = [random.bytes(), random.bytes(), random.bytes()];
+        self.transport = Fake.ed25519_public(&self.transport_seed()).unwrap_or(TransportKey::ZERO);
+    }
+
     /// Crashes: memory is gone, the disk keeps what was durable.
     pub fn crash(&mut self) {
         self.running = None;

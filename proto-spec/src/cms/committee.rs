@@ -31,6 +31,9 @@ pub struct Seat {
     pub host: HostId,
     /// Whether it votes; if not, it only follows the log.
     pub votes: bool,
+    /// Set where the host has lost what it promised under this id and came back without it: the key epoch of that moment.
+    /// The seat is mute, and given up once the mesh key has moved.
+    pub lost: Option<u64>,
 }
 
 /// The shares of the mesh key that sign now: what everybody may know of them.
@@ -178,14 +181,15 @@ impl Committee {
     /// The founders take seats 1, 2 and 3.
     pub fn founded(key: KeySetup) -> Self {
         let seats: Vec<Seat> =
-            (1..).zip(&key.holders).map(|(id, host)| Seat { id, host: *host, votes: true }).collect();
+            (1..).zip(&key.holders).map(|(id, host)| Seat { id, host: *host, votes: true, lost: None }).collect();
         let next_id = seats.last().map_or(1, |seat| seat.id + 1);
         Self { seats, next_id, key, dealing: None, attempts: 0, dealt: Round(0) }
     }
 
     /// Hosts that vote, in the order of their identities: who is to hold the shares of the mesh key.
     pub fn voters(&self) -> Vec<HostId> {
-        let mut voters: Vec<HostId> = self.seats.iter().filter(|seat| seat.votes).map(|seat| seat.host).collect();
+        let votes = |seat: &&Seat| seat.votes && seat.lost.is_none();
+        let mut voters: Vec<HostId> = self.seats.iter().filter(votes).map(|seat| seat.host).collect();
         voters.sort_unstable();
         voters
     }
@@ -229,7 +233,7 @@ impl Committee {
         if self.seat_of(&host).is_some() {
             return Err(Check::Record);
         }
-        self.seats.push(Seat { id, host, votes: false });
+        self.seats.push(Seat { id, host, votes: false, lost: None });
         self.next_id += 1;
         Ok(())
     }
@@ -275,7 +279,7 @@ impl Committee {
     /// A seat is given up only where it holds no share that signs: the key moves first.
     fn unseat(&mut self, id: u64) -> Result<(), Check> {
         let seat = self.seats.iter().find(|seat| seat.id == id).ok_or(Check::Record)?;
-        let holds = self.key.index_of(&seat.host).is_some();
+        let holds = self.may_sign(seat);
         let voters = self.seats.iter().filter(|seat| seat.votes).count();
         if holds || self.dealing.is_some() || (seat.votes && voters <= FOUNDERS) {
             return Err(Check::Record);
@@ -284,9 +288,22 @@ impl Committee {
         Ok(())
     }
 
-    /// The seat of a host.
+    /// Whether a seat's share of the mesh key counts among those that sign: the key moves before it is given up.
+    pub fn may_sign(&self, seat: &Seat) -> bool {
+        let moved = seat.lost.is_some_and(|at| self.key.key_epoch > at);
+        self.key.index_of(&seat.host).is_some() && !moved
+    }
+
+    /// A host came back without its state: what it had promised as a voter is lost, and so is its share.
+    pub(super) fn lose(&mut self, host: &HostId) {
+        let key_epoch = self.key.key_epoch;
+        let held = self.seats.iter_mut().filter(|seat| seat.host == *host);
+        held.for_each(|seat| seat.lost = seat.lost.or(Some(key_epoch)));
+    }
+
+    /// The seat of a host; not one that it lost.
     pub fn seat_of(&self, host: &HostId) -> Option<&Seat> {
-        self.seats.iter().find(|seat| seat.host == *host)
+        self.seats.iter().find(|seat| seat.host == *host && seat.lost.is_none())
     }
 
     /// Who has this Raft id.

@@ -39,13 +39,18 @@ pub fn rewrapped_bytes(mesh: &MeshId, record: &MemberRecord, number: u64) -> Vec
 const FIRST_UNLOCK: u64 = 1;
 
 impl Members {
-    /// Lets a newcomer in.
+    /// Lets a newcomer in, or somebody back who lost its state.
     ///
     /// # Errors
     /// The check that rules it out.
     pub(super) fn admit(&mut self, member: Member, round: Round) -> Result<HostId, Check> {
         let record = member.record();
-        self.check_newcomer(record)?;
+        if self.all.contains_key(&record.host) {
+            self.check_return(record)?;
+            self.forget_keys(&record.host);
+        } else {
+            self.check_newcomer(record)?;
+        }
         let host = record.host;
         self.by_transport.insert(record.transport, host);
         self.names.insert(record.name.clone(), host);
@@ -54,6 +59,7 @@ impl Members {
             self.ek_hashes.insert(hash, host);
         }
         self.departed.remove(&host);
+        self.leaving.remove(&host);
         self.unlocks.insert(host, (FIRST_UNLOCK, round));
         self.all.insert(host, member);
         Ok(host)
@@ -73,17 +79,52 @@ impl Members {
         if self.all.contains_key(&record.host) || record.ek_hashes().any(|ek| self.ek_hashes.contains_key(&ek)) {
             return Err(Check::EkKnown);
         }
-        if self.names.contains_key(&record.name) {
+        self.check_names_and_keys(record)
+    }
+
+    /// Whether a machine that is a member may come back with other keys: it lost its state. Whoever signs the admission
+    /// has seen that its ticket names the machine.
+    ///
+    /// # Errors
+    /// [`Check::EkKnown`] where it is not the same machine in the same place, or the first thing of others that it takes.
+    pub fn check_return(&self, record: &MemberRecord) -> Result<(), Check> {
+        if self.tickets.contains_key(&record.ticket) {
+            return Err(Check::TicketUsed);
+        }
+        let before = self.all.get(&record.host).ok_or(Check::Membership)?.record();
+        // Shares and seats were placed by where it was.
+        let same = before.eks == record.eks
+            && before.role == record.role
+            && (&before.domain, &before.region, &before.zone) == (&record.domain, &record.region, &record.zone);
+        if !same || before.transport == record.transport {
+            return Err(Check::EkKnown);
+        }
+        self.check_names_and_keys(record)
+    }
+
+    /// Whether no other member has one of these.
+    fn check_names_and_keys(&self, record: &MemberRecord) -> Result<(), Check> {
+        let is_other = |host: &&HostId| **host != record.host;
+        if self.names.get(&record.name).filter(is_other).is_some() {
             return Err(Check::NameTaken);
         }
-        if self.by_transport.contains_key(&record.transport) {
+        if self.by_transport.get(&record.transport).filter(is_other).is_some() {
             return Err(Check::Transport);
         }
-        let known = |member: &Member| member.record().ak == record.ak || member.record().vote == record.vote;
-        if self.all.values().any(known) {
+        let same = |other: &MemberRecord| other.ak == record.ak || other.vote == record.vote;
+        if self.all.values().map(Member::record).any(|other| other.host != record.host && same(other)) {
             return Err(Check::AkAttributes);
         }
         Ok(())
+    }
+
+    fn forget_keys(&mut self, host: &HostId) {
+        let Some(record) = self.all.get(host).map(|member| member.record().clone()) else { return };
+        self.by_transport.remove(&record.transport);
+        self.names.remove(&record.name);
+        for hash in record.ek_hashes() {
+            self.ek_hashes.remove(&hash);
+        }
     }
 
     /// A member says that it leaves.
@@ -150,13 +191,8 @@ impl Members {
         if !self.leaving.remove(host) {
             return Err(Check::Membership);
         }
-        let member = self.all.remove(host).ok_or(Check::Membership)?;
-        let record = member.record().clone();
-        self.by_transport.remove(&record.transport);
-        self.names.remove(&record.name);
-        for hash in record.ek_hashes() {
-            self.ek_hashes.remove(&hash);
-        }
+        self.forget_keys(host);
+        let record = self.all.remove(host).ok_or(Check::Membership)?.record().clone();
         self.unlocks.remove(host);
         self.departed.insert(*host, (record, at));
         Ok(())

@@ -255,8 +255,13 @@ impl Records {
         let founded = self.founded.as_ref().ok_or(Check::Record)?;
         let mesh = *founded.genesis.mesh();
         let member = Member::check(suite, &mesh, &founded.mesh_key, admission).ok_or(Check::Record)?;
-        let round = self.round();
-        self.members.admit(member, round).map(Effect::Admitted)
+        let (round, host) = (self.round(), member.record().host);
+        let returns = self.members.get(&host).is_some();
+        self.members.admit(member, round)?;
+        if let Some(founded) = self.founded.as_mut().filter(|_| returns) {
+            founded.committee.lose(&host);
+        }
+        Ok(Effect::Admitted(host))
     }
 
     fn rewrapped(

@@ -46,6 +46,8 @@ struct Open {
     challenge: OpenChallenge,
     blobs: Vec<CredentialBlob>,
     deadline: Time,
+    /// Whether the ticket names the machine: only such a one lets a member back that lost its state.
+    names_machine: bool,
 }
 
 /// The coordinator's soft state.
@@ -86,6 +88,16 @@ pub enum Placed {
     New(NewGroup),
 }
 
+/// Whether a machine may come in, or come back.
+fn check_enrolment(view: View<'_>, record: &MemberRecord, names_machine: bool) -> Result<(), Check> {
+    let roll = view.records.roll();
+    if names_machine && roll.get(&record.host).is_some() {
+        roll.check_return(record)
+    } else {
+        roll.check_newcomer(record)
+    }
+}
+
 impl State {
     /// Checks a joiner and challenges its TPM.
     ///
@@ -113,7 +125,8 @@ impl State {
             return Err(Check::TicketUsed);
         }
         let candidate = Candidate::check(view.suite, genesis, &ticket, &hello.keys, view.now.wall_ms)?;
-        view.records.roll().check_newcomer(candidate.record())?;
+        let names_machine = ticket.ticket().ek_hash.is_some();
+        check_enrolment(view, candidate.record(), names_machine)?;
         // One enrolment per ticket: whoever has one ticket cannot keep the holders of others out.
         let serial = candidate.record().ticket;
         self.open.retain(|key, open| {
@@ -130,7 +143,7 @@ impl State {
         }
         let (challenge, blobs) = candidate.challenge(view.suite, generator)?;
         let deadline = view.now.monotonic.plus(ENROLMENT_MS);
-        self.open.insert(*from, Open { challenge, blobs: blobs.clone(), deadline });
+        self.open.insert(*from, Open { challenge, blobs: blobs.clone(), deadline, names_machine });
         Ok(Greeting::Challenge(blobs))
     }
 
@@ -145,7 +158,7 @@ impl State {
         }
         let bound = open.challenge.record().digest(view.mesh);
         let record = open.challenge.check_answer(view.suite, view.mesh, &bound, quote)?;
-        view.records.roll().check_newcomer(&record)?;
+        check_enrolment(view, &record, open.names_machine)?;
         Ok(record)
     }
 

@@ -175,7 +175,7 @@ impl Host {
         let patience = TICK_MS * u64::try_from(ELECTION_TICKS).unwrap_or(u64::MAX);
         let since = seated.announced.1.max(Time(now.monotonic.0.saturating_sub(patience)));
         let is_silent = |id: &u64| seated.heard.get(id).is_none_or(|heard| *heard < since);
-        let others = committee.seats.iter().filter(|seat| seat.host != self.own.host);
+        let others = committee.seats.iter().filter(|seat| seat.host != self.own.host && seat.lost.is_none());
         others.filter(|seat| is_silent(&seat.id)).map(|seat| seat.host).collect()
     }
 

@@ -134,7 +134,9 @@ impl Host {
         if record.transport != *from {
             return Err(Check::Transport);
         }
-        records.roll().check_newcomer(record)?;
+        // The parts are of members that have seen the ticket.
+        let roll = records.roll();
+        if roll.get(&record.host).is_some() { roll.check_return(record) } else { roll.check_newcomer(record) }?;
         // A stranger sends this: no more is checked than makes one signature.
         let (t, holders) = (usize::from(committee.key.t), committee.key.holders.len());
         let parts = parts.into_iter().filter(|(index, _)| (1..=holders).contains(&usize::from(index.0)));

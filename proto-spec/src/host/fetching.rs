@@ -191,7 +191,7 @@ impl Host {
         if known.max(applied) >= record {
             return;
         }
-        let was_member = self.ground.records.member(&self.own.host).is_some();
+        let was_member = self.own_member().is_some();
         self.ground.records = Arc::unwrap_or_clone(saving.state);
         self.ground.calendar = self.ground.records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
         let records = &self.ground.records;
@@ -223,7 +223,7 @@ impl Host {
 
     /// What the records that were passed over would have brought about.
     fn after_install(&mut self, now: Now, was_member: bool, actions: &mut Actions) {
-        if !was_member && self.ground.records.member(&self.own.host).is_some() {
+        if !was_member && self.own_member().is_some() {
             self.joined(actions);
         }
         self.committee_changed(now, actions);

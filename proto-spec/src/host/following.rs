@@ -122,13 +122,13 @@ impl Host {
             Effect::Founded => {
                 self.ground.calendar = self.ground.records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
                 self.load_share();
-                if self.ground.records.member(&self.own.host).is_some() {
+                if self.own_member().is_some() {
                     self.joined(actions);
                 }
             }
             Effect::Admitted(host) => {
                 actions.push(Action::Report(Report::Admitted(*host)));
-                if *host == self.own.host {
+                if *host == self.own.host && self.own_member().is_some() {
                     self.joined(actions);
                 }
             }

@@ -12,10 +12,7 @@ impl Host {
     /// Says that this host leaves.
     pub(super) fn begin_leaving(&mut self, now: Now, id: LocalId, actions: &mut Actions) {
         let records = &self.ground.records;
-        let bytes = records
-            .mesh()
-            .zip(records.member(&self.own.host))
-            .map(|(mesh, member)| leaving_bytes(mesh, member.record()));
+        let bytes = records.mesh().zip(self.own_member()).map(|(mesh, member)| leaving_bytes(mesh, member.record()));
         let sign = |bytes: Vec<u8>| self.ground.suite.ed25519_sign(&self.own.identity.transport, &bytes);
         let Some(signature) = bytes.and_then(sign) else {
             return Self::reply(id, Err(Failure::Membership(self.no_mesh())), actions);

@@ -120,7 +120,7 @@ impl Host {
             view.epochs.current(view.calendar, now).map(EpochVerified::round)
         });
         StatusReply {
-            member: records.member(&self.own.host).map(|member| member.record().clone()),
+            member: self.own_member().map(|member| member.record().clone()),
             pins: self.pins(),
             mesh_name: self.genesis().map(|genesis| genesis.genesis().name.clone()),
             coordinates: self.leads(),

@@ -60,6 +60,7 @@ use crate::holder;
 use crate::instance::Reading;
 use crate::joining::Joining;
 use crate::limits::{ENROLMENT_MESSAGE_MAX, MESSAGE_MAX, REFUSALS_KEPT};
+use crate::membership::Member;
 use crate::relay::Putting;
 use crate::signing;
 use crate::suite::{Generator, Seed, Suite};
@@ -497,6 +498,11 @@ impl Host {
         &self.own.transport
     }
 
+    /// This host's member record: with the keys that it has now, not with those that it had before it lost its state.
+    fn own_member(&self) -> Option<&Member> {
+        self.ground.records.member_by_transport(&self.own.transport)
+    }
+
     fn view(&self, now: Now) -> Option<View<'_>> {
         self.ground.view(now, self.header.as_ref())
     }
@@ -578,22 +584,6 @@ impl Host {
 
     fn reply(id: LocalId, reply: Result<LocalReply, Failure>, actions: &mut Actions) {
         actions.push(Action::Reply { lane: Lane::Direct, id, reply });
-    }
-
-    fn on_undeliverable(&mut self, now: Now, to: &TransportKey, actions: &mut Actions) {
-        if let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(to)) {
-            joining.unreachable(now.monotonic);
-        }
-        let host = self.ground.records.member_by_transport(to).map(|member| member.record().host);
-        if let Some(host) = &host {
-            self.coordinator.lost(host);
-        }
-        let seat = host.and_then(|host| self.ground.records.committee()?.seat_of(&host)).map(|seat| seat.id);
-        if let (Some(seated), Some(seat)) = (&mut self.seated, seat) {
-            seated.election.unreachable(seat);
-        }
-        self.put_unreachable(now, to, actions);
-        self.reading_unreachable(now, to, actions);
     }
 }
 

@@ -36,6 +36,23 @@ impl Host {
         }
     }
 
+    /// A message did not reach its host.
+    pub(super) fn on_undeliverable(&mut self, now: Now, to: &TransportKey, actions: &mut Actions) {
+        if let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(to)) {
+            joining.unreachable(now.monotonic);
+        }
+        let host = self.ground.records.member_by_transport(to).map(|member| member.record().host);
+        if let Some(host) = &host {
+            self.coordinator.lost(host);
+        }
+        let seat = host.and_then(|host| self.ground.records.committee()?.seat_of(&host)).map(|seat| seat.id);
+        if let (Some(seated), Some(seat)) = (&mut self.seated, seat) {
+            seated.election.unreachable(seat);
+        }
+        self.put_unreachable(now, to, actions);
+        self.reading_unreachable(now, to, actions);
+    }
+
     /// Three hosts found a mesh. To one that missed the end, a founded host shows it.
     fn on_founding(&mut self, now: Now, from: TransportKey, message: Message, actions: &mut Actions) {
         match message {

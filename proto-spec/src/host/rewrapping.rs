@@ -73,10 +73,8 @@ impl Host {
         let Some(calendar) = self.ground.calendar else { return };
         self.rewrapping.tell_at = Some(now.monotonic.plus(calendar.epoch_ms()));
         let records = &self.ground.records;
-        let bytes = records
-            .mesh()
-            .zip(records.member(&self.own.host))
-            .map(|(mesh, member)| rewrapped_bytes(mesh, member.record(), number));
+        let bytes =
+            records.mesh().zip(self.own_member()).map(|(mesh, member)| rewrapped_bytes(mesh, member.record(), number));
         let sign = |bytes: Vec<u8>| self.ground.suite.ed25519_sign(&self.own.identity.transport, &bytes);
         if let Some(signature) = bytes.and_then(sign) {
             self.send_to_leader(Message::Rewrapped { number, signature }, actions);

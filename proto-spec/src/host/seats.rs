@@ -86,7 +86,8 @@ impl Host {
         }
         let keep = self.keeping(now, view, committee);
         if keep.len() < self.wanted_seats(view) {
-            let seated: Vec<&MemberRecord> = committee.seats.iter().filter_map(|seat| record_of(view, seat)).collect();
+            let kept = committee.seats.iter().filter(|seat| seat.lost.is_none());
+            let seated: Vec<&MemberRecord> = kept.filter_map(|seat| record_of(view, seat)).collect();
             let standing = view.records.roll().staying_hosts();
             let standing = standing.filter(|record| self.coordinator.may_hold(view, &record.host));
             if let Some(next) = next_seat(&seated, standing) {
@@ -95,11 +96,12 @@ impl Host {
         }
         let receivers: Vec<HostId> = keep.iter().filter(|host| !is_mute(host)).copied().collect();
         let all_stand = receivers.iter().all(|host| self.coordinator.stands(view, host));
-        let moves = receivers != committee.key.holders && self.may_move(view, committee, &keep);
+        let changes = receivers != committee.key.holders || has_lost_share(committee);
+        let moves = changes && self.may_move(view, committee, &keep);
         if (moves || is_old(view, committee)) && receivers.len() >= FOUNDERS && all_stand {
             return Some(Step::Redeal(committee.next_dealing(receivers)));
         }
-        let gone = |seat: &&Seat| !keep.contains(&seat.host) && committee.key.index_of(&seat.host).is_none();
+        let gone = |seat: &&Seat| (seat.lost.is_some() || !keep.contains(&seat.host)) && !committee.may_sign(seat);
         committee.seats.iter().find(gone).map(|seat| Step::Unseat { id: seat.id })
     }
 
@@ -113,6 +115,7 @@ impl Host {
         let is_long_gone = |host: &HostId| *host != self.own.host && self.is_long_gone(now, host);
         let stays =
             |seat: &&Seat| seat.votes && !view.records.roll().is_leaving(&seat.host) && !is_long_gone(&seat.host);
+        let stays = |seat: &&Seat| seat.lost.is_none() && stays(seat);
         let mut keep: Vec<HostId> = committee.seats.iter().filter(stays).map(|seat| seat.host).collect();
         // The newest seats go first: ids are given in order.
         while keep.len() > self.wanted_seats(view)
@@ -147,7 +150,7 @@ impl Host {
         let hears = |seat: &&Seat| {
             let leaves = seat.host == self.own.host || view.records.roll().is_leaving(&seat.host);
             let is_there = self.coordinator.stands(view, &seat.host) && !silent.contains(&seat.host);
-            seat.votes && !leaves && is_there
+            seat.votes && seat.lost.is_none() && !leaves && is_there
         };
         let matched: BTreeMap<u64, u64> =
             self.seated.as_ref().map(|seated| seated.election.matched().into_iter().collect()).unwrap_or_default();
@@ -160,6 +163,9 @@ impl Host {
 
     /// A learner votes once it has the log nearly to its end; one that went away is let go.
     fn step_of_learner(&self, now: Now, learner: &Seat) -> Option<Step> {
+        if learner.lost.is_some() {
+            return Some(Step::Unseat { id: learner.id });
+        }
         let election = &self.seated.as_ref()?.election;
         let matched = election.matched().into_iter().find(|(id, _)| *id == learner.id).map_or(0, |(_, index)| index);
         if matched.saturating_add(SEAT_NEAR) >= election.last_index() {
@@ -209,9 +215,16 @@ impl Host {
 
     /// Whether the records give this host a seat that it has not taken.
     pub(super) fn has_new_seat(&self) -> Option<u64> {
+        // A seat that its records give to keys that it had before, and lost, is not its own.
+        self.own_member()?;
         let seat = self.ground.records.committee()?.seat_of(&self.own.host)?;
         (self.seated.is_none() && self.outgrown.is_none() && seat.id > self.taken).then_some(seat.id)
     }
+}
+
+/// Whether a share that signs went with its holder's state.
+fn has_lost_share(committee: &Committee) -> bool {
+    committee.seats.iter().any(|seat| seat.lost.is_some() && committee.may_sign(seat))
 }
 
 fn record_of<'a>(view: View<'a>, seat: &Seat) -> Option<&'a MemberRecord> {

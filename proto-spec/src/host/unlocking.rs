@@ -27,7 +27,7 @@ fn info(mesh: &MeshId, from: &HostId, to: &HostId, number: u64, index: ShareInde
 
 impl Host {
     fn wants_unlock(&self) -> Option<(&MemberRecord, u64)> {
-        let record = self.ground.records.member(&self.own.host)?.record();
+        let record = self.own_member()?.record();
         Some((record, self.wanted_number()?)).filter(|_| record.role == Role::Host)
     }
 

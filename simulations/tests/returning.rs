@@ -1,0 +1,119 @@
+//! A host whose disk is lost comes back with a ticket that names its machine: as itself, under new keys and a new seat.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use spec::attest::tpm::EkPublic;
+use spec::error::{Check, Failure};
+use spec::genesis::SignedGenesis;
+use spec::host::{LocalCommand, LocalReply, StatusReply};
+use vouchsafe_sim::run::Run;
+use vouchsafe_sim::scenario::Scenario;
+
+const EPOCH_MS: u64 = 2_000;
+
+fn mesh(hosts: usize) -> (Run, SignedGenesis) {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, hosts, 41);
+    run.set_up();
+    let genesis = run.genesis(&scenario);
+    let stranger = run.stranger();
+    run.world.checkers.strangers.insert(stranger);
+    assert!((0..=stranger).all(|number| run.enrol(number, &genesis)));
+    run.settle(10 * EPOCH_MS);
+    (run, genesis)
+}
+
+fn status(run: &mut Run, machine: usize) -> StatusReply {
+    match run.ask(machine, LocalCommand::Status, 20_000) {
+        Some(Ok(LocalReply::Status(status))) => *status,
+        other => panic!("no status: {other:?}"),
+    }
+}
+
+/// Loses a machine's disk and has it join again, with a ticket that names the machine or not.
+fn comes_back(run: &mut Run, genesis: &SignedGenesis, machine: usize, named: bool) -> Result<LocalReply, Failure> {
+    let mut random = vouchsafe_sim::random::Random::new(u64::try_from(99 + machine).expect("small"));
+    run.world.machines[machine].wipe(&mut random);
+    let ek = EkPublic::parse(&run.world.machines[machine].tpm.ek().public).expect("an EK").hash();
+    let joining = run.joining(machine, genesis, |ticket| ticket.ek_hash = named.then_some(ek));
+    run.world.start(machine);
+    run.ask(machine, joining.expect("a ticket"), 100_000).expect("an answer")
+}
+
+fn applied(run: &Run, machine: usize) -> u64 {
+    run.world.machines[machine].running.as_ref().map_or(0, |running| running.host.records().applied())
+}
+
+fn seats(run: &Run, machine: usize) -> Vec<(u64, bool)> {
+    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let host = run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+    let seats = records.committee().expect("a committee").seats.iter();
+    seats.filter(|seat| seat.host == *host).map(|seat| (seat.id, seat.lost.is_some())).collect()
+}
+
+#[test]
+fn one_of_three_founders_comes_back_under_a_new_seat_and_the_key_moves() {
+    let (mut run, genesis) = mesh(3);
+    for _ in 0..6 {
+        run.begin_put(0);
+    }
+    run.settle(2 * EPOCH_MS);
+    let before = status(&mut run, 0);
+    let old = seats(&run, 2);
+    let back = comes_back(&mut run, &genesis, 2, true);
+    assert!(matches!(back, Ok(LocalReply::Joined(_))), "{back:?}");
+    run.settle(20 * EPOCH_MS);
+    let (after, new) = (status(&mut run, 0), seats(&run, 2));
+    assert!(new.len() == 1 && !new[0].1 && new[0].0 > old[0].0, "{new:?} after {old:?}");
+    assert_eq!(after.committee.len(), 3);
+    let epoch = |status: &StatusReply| status.key.as_ref().expect("a key").key_epoch;
+    assert!(epoch(&after) > epoch(&before), "its share was lost: the key moved");
+    assert_eq!(after.pins, before.pins, "and is the same");
+    assert!(status(&mut run, 2).unlocked);
+    // It votes and signs: with another away nothing goes on without it.
+    run.world.crash(1);
+    let recorded = applied(&run, 2);
+    run.settle(10 * EPOCH_MS);
+    assert!(applied(&run, 2) > recorded + 5, "{recorded} and {}", applied(&run, 2));
+    run.world.start(1);
+    run.settle(3 * EPOCH_MS);
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn hosts_come_back_one_after_the_other_and_what_was_stored_is_read_by_what_the_others_hold() {
+    let (mut run, genesis) = mesh(7);
+    for through in 0..6 {
+        run.begin_put(through);
+    }
+    run.settle(2 * EPOCH_MS);
+    let stored: Vec<_> = run.deposits.iter().filter(|one| one.acknowledged).map(|one| one.id).collect();
+    assert!(stored.len() > 3);
+    let voter = (1..7).find(|machine| !seats(&run, *machine).is_empty()).expect("a voter");
+    let follower = (1..7).find(|machine| seats(&run, *machine).is_empty()).expect("a follower");
+    for machine in [voter, follower] {
+        let back = comes_back(&mut run, &genesis, machine, true);
+        assert!(matches!(back, Ok(LocalReply::Joined(_))), "{back:?}");
+        run.settle(20 * EPOCH_MS);
+        assert!(status(&mut run, machine).unlocked);
+        assert!(seats(&run, machine).iter().all(|(_, lost)| !lost));
+        assert_eq!(status(&mut run, 0).committee.len(), 5);
+    }
+    let read = |id| matches!(run.ask(run.reader(), LocalCommand::Get(id), 50_000), Some(Ok(LocalReply::Secret(_))));
+    let count = stored.len();
+    assert!(stored.into_iter().map(read).filter(|read| *read).count() >= count - 1, "but for one in which both were");
+    let before = run.deposits.len();
+    for _ in 0..6 {
+        run.begin_put(voter);
+    }
+    run.settle(5 * EPOCH_MS);
+    assert!(run.deposits.iter().skip(before).any(|deposit| deposit.acknowledged));
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn a_ticket_that_names_no_machine_brings_no_member_back() {
+    let (mut run, genesis) = mesh(5);
+    let back = comes_back(&mut run, &genesis, 4, false);
+    assert!(matches!(&back, Err(Failure::Refused(refused)) if refused.check == Check::EkKnown), "{back:?}");
+}
