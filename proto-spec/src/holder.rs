@@ -55,6 +55,8 @@ struct Held {
     head: HeadVerified,
     /// Bytes that it occupies, its payload included.
     bytes: usize,
+    /// It did not open when it was to be wrapped anew: it stays as it is, and does not hold up the others.
+    is_lost: bool,
 }
 
 /// Which share: several heads of one credential may lie beside each other until one is recorded.
@@ -139,7 +141,7 @@ impl State {
         if !is_recorded(records, &key) {
             self.unrecorded.insert(key);
         }
-        self.held.insert(key, Held { bytes: occupied(&head), stored, head });
+        self.held.insert(key, Held { bytes: occupied(&head), stored, head, is_lost: false });
         Ok(())
     }
 
@@ -191,7 +193,7 @@ impl State {
         if !is_recorded(view.records, &key) {
             self.unrecorded.insert(key);
         }
-        self.held.insert(key, Held { stored: stored.clone(), bytes: occupied(&head), head });
+        self.held.insert(key, Held { stored: stored.clone(), bytes: occupied(&head), head, is_lost: false });
         Ok(Accepted { receipt, write: Some((key, stored)) })
     }
 
@@ -337,17 +339,17 @@ impl State {
     /// Wraps a few shards of one group under the newest unlock: what is to be written. `None` where all lie under it.
     pub fn rewrap(&mut self, periods: &Periods, most: usize) -> Option<(GroupId, Vec<(ShareKey, StoredShare)>)> {
         let (number, new) = periods.newest()?;
-        let group = self.held.values().find(|held| held.stored.unlock < number)?.stored.group;
-        let old = self.held.iter_mut().filter(|(_, held)| held.stored.unlock < number && held.stored.group == group);
+        let is_old = |held: &Held| held.stored.unlock < number && !held.is_lost;
+        let group = self.held.values().find(|held| is_old(held))?.stored.group;
+        let old = self.held.iter_mut().filter(|(_, held)| is_old(held) && held.stored.group == group);
         let rewrap = |(key, held): (&ShareKey, &mut Held)| {
             let place = place(&held.head, held.stored.generation, held.stored.index);
             let share =
                 periods.key(held.stored.unlock).and_then(|old| seal::open_at_rest(old, &place, &held.stored.shard));
-            // What did not open before stays as it is: it does not hold up the others.
-            if let Some(shard) = share.and_then(|share| seal::seal_at_rest(new, &place, &share)) {
-                held.stored.shard = shard;
+            match share.and_then(|share| seal::seal_at_rest(new, &place, &share)) {
+                Some(shard) => (held.stored.shard, held.stored.unlock) = (shard, number),
+                None => held.is_lost = true,
             }
-            held.stored.unlock = number;
             (*key, held.stored.clone())
         };
         Some((group, old.take(most).map(rewrap).collect()))
@@ -383,6 +385,11 @@ impl State {
         let credential = credential.ok_or(Check::Unknown)?;
         let held = self.held.get(&(*id, credential.dealt)).ok_or(Check::Unknown)?;
         Ok((held, &credential.head))
+    }
+
+    /// Whether a share is held.
+    pub fn holds(&self, key: &ShareKey) -> bool {
+        self.held.contains_key(key)
     }
 
     /// Number of shares held.

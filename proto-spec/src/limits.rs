@@ -178,10 +178,16 @@ pub const GOSSIP_BREACH_WEIGHT: f64 = -10.0;
 pub const GOSSIP_BREACHES_FREE: f64 = 6.0;
 /// Below these scores a peer is told no news, is published nothing, and is not heard at all.
 pub const GOSSIP_THRESHOLDS: [f64; 3] = [-10.0, -40.0, -60.0];
-/// The score of somebody who is no member: it is not heard at all.
-pub const GOSSIP_STRANGER: f64 = -1_000.0;
-/// How long a peer's score is remembered after it went, in seconds: lies are not forgiven for a new connection.
-pub const GOSSIP_MEMORY_S: u64 = 3_600;
+/// The score of somebody who is no member: it is told nothing and gets no place in the mesh. It is told so, where it asks
+/// for one: a newcomer whom one side does not know yet asks again.
+pub const GOSSIP_STRANGER: f64 = -50.0;
+/// How long a place in the mesh is not asked for again after it was refused, in seconds: a newcomer is known to all by then.
+pub const GOSSIP_BACKOFF_S: u64 = 5;
+/// How long a member's lies are remembered, in seconds: they are not forgiven for a new connection.
+pub const GOSSIP_MEMORY_S: u64 = 600;
+/// Messages that one peer may pass on in ten seconds, whatever becomes of them: two a round are honest. Beyond it they are
+/// rejected unseen.
+pub const GOSSIP_PER_PEER_MAX: u32 = 128;
 /// Beacons that a host keeps to export.
 pub const BEACONS_KEPT: usize = 64;
 /// A leader that is told to end waits so long until another leads: some round trips, and less than an election takes.

@@ -116,7 +116,11 @@ fn a_host_whose_share_is_needed_does_not_leave_until_the_credential_is_gone() {
         run.settle(10_000);
     }
     assert!(run.deposits.iter().all(|deposit| deposit.acknowledged));
-    let holder = (0..5).find(|machine| status(&mut run, *machine).shares > 0).expect("a holder");
+    let records = |machine: usize| run.world.machines[machine].running.as_ref().expect("it runs").host.records();
+    let falls = |group: &&spec::cms::records::Group| group.holders.len() - 1 < usize::from(group.terms.k) + 1;
+    let needed = records(0).groups().find(falls).expect("a group that can spare nobody").holders[0];
+    let host = |machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+    let holder = (0..5).find(|machine| host(*machine) == needed).expect("a holder");
     let refused = leave(&mut run, holder);
     assert!(matches!(&refused, Err(Failure::Refused(refused)) if refused.check == Check::Floor), "{refused:?}");
 }

@@ -2,18 +2,19 @@
 //! before the rules have judged it, and nobody outside the circle is heard.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::gossipsub::{
-    AllowAllSubscriptionFilter, Behaviour, ConfigBuilder, Event, IdentTopic, IdentityTransform, Message,
-    MessageAcceptance, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds, PublishError,
-    TopicScoreParams, ValidationMode,
+    Behaviour, ConfigBuilder, Event, IdentTopic, IdentityTransform, Message, MessageAcceptance, MessageAuthenticity,
+    MessageId, PeerScoreParams, PeerScoreThresholds, PublishError, TopicScoreParams, ValidationMode,
+    WhitelistSubscriptionFilter,
 };
 use spec::gossip::Verdict;
 use spec::limits::{
-    GOSSIP_BREACH_WEIGHT, GOSSIP_BREACHES_FREE, GOSSIP_HEARTBEAT_MS, GOSSIP_MEMORY_S, GOSSIP_MESH, GOSSIP_MESSAGE_MAX,
-    GOSSIP_REJECTED_DECAY, GOSSIP_REJECTED_WEIGHT, GOSSIP_STRANGER, GOSSIP_THRESHOLDS, GOSSIP_UNJUDGED_MAX,
+    GOSSIP_BACKOFF_S, GOSSIP_BREACH_WEIGHT, GOSSIP_BREACHES_FREE, GOSSIP_HEARTBEAT_MS, GOSSIP_MEMORY_S, GOSSIP_MESH,
+    GOSSIP_MESSAGE_MAX, GOSSIP_PER_PEER_MAX, GOSSIP_REJECTED_DECAY, GOSSIP_REJECTED_WEIGHT, GOSSIP_STRANGER,
+    GOSSIP_THRESHOLDS, GOSSIP_UNJUDGED_MAX,
 };
 use spec::types::sha256;
 
@@ -21,16 +22,27 @@ use spec::types::sha256;
 const TOPIC: &str = "/vouchsafe/1/epochs";
 /// Counts fade once in this time.
 const DECAY: Duration = Duration::from_secs(1);
+/// The library forgets a peer that went after this time.
+const FORGET: Duration = Duration::from_secs(10);
+/// Messages are counted over this time.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Lies after which a member is heard no more.
+const LIES: u32 = 2;
 /// A frame carries a few messages, or the names of some that were heard.
 const FRAME_MAX: usize = 8 * GOSSIP_MESSAGE_MAX;
 
 /// The library's part.
-pub(super) type Gossipsub = Behaviour<IdentityTransform, AllowAllSubscriptionFilter>;
+pub(super) type Gossipsub = Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
 
 /// News that waits for its verdict, and who is heard.
 #[derive(Default)]
 pub(super) struct Gossip {
     circle: BTreeSet<PeerId>,
+    /// Members whose messages were rejected: how many, and when the last one was.
+    liars: BTreeMap<PeerId, (u32, Instant)>,
+    /// Messages that each peer passed on since the window began.
+    heard: BTreeMap<PeerId, u32>,
+    window: Option<Instant>,
     unjudged: BTreeMap<u64, (MessageId, PeerId)>,
     next: u64,
 }
@@ -44,6 +56,7 @@ pub(super) fn behaviour() -> Option<Gossipsub> {
         .mesh_n(mesh)
         .mesh_n_high(high)
         .mesh_outbound_min(low / 2)
+        .prune_backoff(Duration::from_secs(GOSSIP_BACKOFF_S))
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         // The same beacon, combined by two hosts, is one message.
@@ -54,7 +67,9 @@ pub(super) fn behaviour() -> Option<Gossipsub> {
         .build()
         .ok()?;
     let topic = IdentTopic::new(TOPIC);
-    let mut behaviour = Gossipsub::new(MessageAuthenticity::Anonymous, config).ok()?;
+    // Of other topics nobody may speak: names of topics are kept as long as a connection lasts.
+    let filter = WhitelistSubscriptionFilter(HashSet::from([topic.hash()]));
+    let mut behaviour = Gossipsub::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter).ok()?;
     behaviour.with_peer_score(scores(&topic), thresholds()).ok()?;
     behaviour.subscribe(&topic).ok()?;
     Some(behaviour)
@@ -95,7 +110,8 @@ fn scores(topic: &IdentTopic) -> PeerScoreParams {
         behaviour_penalty_decay: GOSSIP_REJECTED_DECAY,
         decay_interval: DECAY,
         decay_to_zero: 0.1,
-        retain_score: Duration::from_secs(GOSSIP_MEMORY_S),
+        // Of strangers nothing is kept: anybody can have many keys. Members that lied are remembered here, by name.
+        retain_score: FORGET,
         // A slow peer is no liar.
         slow_peer_weight: 0.0,
         slow_peer_threshold: 1.0,
@@ -123,12 +139,19 @@ impl Gossip {
         connected: impl Iterator<Item = &'a PeerId>,
     ) {
         self.circle = circle;
+        self.liars.retain(|peer, _| self.circle.contains(peer));
         connected.for_each(|peer| self.met(gossipsub, peer));
     }
 
     /// A peer is connected.
     pub(super) fn met(&self, gossipsub: &mut Gossipsub, peer: &PeerId) {
-        let score = if self.circle.contains(peer) { 0.0 } else { GOSSIP_STRANGER };
+        let memory = Duration::from_secs(GOSSIP_MEMORY_S);
+        let lied = self.liars.get(peer).is_some_and(|(lies, last)| *lies >= LIES && last.elapsed() < memory);
+        let score = match self.circle.contains(peer) {
+            true if lied => 2.0 * GOSSIP_THRESHOLDS[2],
+            true => 0.0,
+            false => GOSSIP_STRANGER,
+        };
         gossipsub.set_application_score(peer, score);
     }
 
@@ -144,7 +167,8 @@ impl Gossip {
     /// A message came: its name and bytes, for the rules to judge; who passed it on.
     pub(super) fn arrived(&mut self, gossipsub: &mut Gossipsub, event: Event) -> Option<(PeerId, u64, Vec<u8>)> {
         let Event::Message { propagation_source, message_id, message } = event else { return None };
-        if message.data.len() > GOSSIP_MESSAGE_MAX {
+        let stranger = !self.circle.contains(&propagation_source);
+        if message.data.len() > GOSSIP_MESSAGE_MAX || self.is_too_much(&propagation_source) || stranger {
             gossipsub.report_message_validation_result(&message_id, &propagation_source, MessageAcceptance::Reject);
             return None;
         }
@@ -159,6 +183,17 @@ impl Gossip {
         Some((propagation_source, self.next, message.data))
     }
 
+    /// Counts a message; whether its peer has passed on more than anybody honest would.
+    fn is_too_much(&mut self, peer: &PeerId) -> bool {
+        if self.window.is_none_or(|since| since.elapsed() > WINDOW) {
+            self.window = Some(Instant::now());
+            self.heard.clear();
+        }
+        let heard = self.heard.entry(*peer).or_default();
+        *heard = heard.saturating_add(1);
+        *heard > GOSSIP_PER_PEER_MAX
+    }
+
     /// The rules have judged.
     pub(super) fn judge(&mut self, gossipsub: &mut Gossipsub, name: u64, verdict: Verdict) {
         let Some((id, from)) = self.unjudged.remove(&name) else { return };
@@ -168,5 +203,10 @@ impl Gossip {
             Verdict::Reject => MessageAcceptance::Reject,
         };
         gossipsub.report_message_validation_result(&id, &from, acceptance);
+        if verdict == Verdict::Reject && self.circle.contains(&from) {
+            let (lies, last) = self.liars.entry(from).or_insert((0, Instant::now()));
+            let forgotten = last.elapsed() > Duration::from_secs(GOSSIP_MEMORY_S);
+            (*lies, *last) = (if forgotten { 1 } else { lies.saturating_add(1) }, Instant::now());
+        }
     }
 }

@@ -8,7 +8,7 @@ mod gossip;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,6 +134,8 @@ pub struct Network {
     under_way: BTreeMap<OutboundRequestId, Sent>,
     waiting: BTreeMap<PeerId, usize>,
     lines: BTreeMap<PeerId, Line>,
+    /// When each peer's last message came or was answered.
+    active: BTreeMap<PeerId, Instant>,
     /// Open connections, and since when.
     connections: BTreeMap<PeerId, BTreeMap<ConnectionId, Instant>>,
     orders: mpsc::Receiver<Order>,
@@ -207,6 +209,7 @@ impl Network {
             under_way: BTreeMap::new(),
             waiting: BTreeMap::new(),
             lines: BTreeMap::new(),
+            active: BTreeMap::new(),
             connections: BTreeMap::new(),
             orders: orders_end,
             arrivals,
@@ -259,6 +262,7 @@ impl Network {
                     connections.remove(&connection_id);
                     if connections.is_empty() {
                         self.connections.remove(&peer_id);
+                        self.active.remove(&peer_id);
                     }
                 }
             }
@@ -286,6 +290,7 @@ impl Network {
     /// These are heard from now on; to some of them a connection is held.
     fn set_circle(&mut self, members: &[TransportKey], near: Vec<(TransportKey, Address)>) {
         let circle = members.iter().filter_map(peer_of).collect();
+        self.end_idle(&circle);
         self.gossip.set_circle(&mut self.swarm.behaviour_mut().gossip, circle, self.connections.keys());
         for (key, address) in near {
             let Some(peer) = peer_of(&key).filter(|peer| !self.swarm.is_connected(peer)) else { continue };
@@ -294,6 +299,19 @@ impl Network {
                 let addresses = tokio::time::timeout(LOOK_UP, resolve(&address)).await.unwrap_or_default();
                 drop(found.send((peer, addresses)));
             });
+        }
+    }
+
+    /// Gossip's streams keep a connection open for ever: one of somebody who is no member ends here.
+    fn end_idle(&mut self, circle: &BTreeSet<PeerId>) {
+        let is_idle = |peer: &PeerId, since: &BTreeMap<ConnectionId, Instant>| {
+            let newest = since.values().max().into_iter().chain(self.active.get(peer)).max();
+            newest.is_none_or(|newest| newest.elapsed() > IDLE)
+        };
+        let others = self.connections.iter().filter(|(peer, _)| !circle.contains(peer));
+        let idle: Vec<PeerId> = others.filter(|(peer, since)| is_idle(peer, since)).map(|(peer, _)| *peer).collect();
+        for peer in idle {
+            let _gone_already = self.swarm.disconnect_peer_id(peer);
         }
     }
 
@@ -364,6 +382,7 @@ impl Network {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
                 request_response::Message::Request { request, channel, .. } => {
+                    self.active.insert(peer, Instant::now());
                     // A peer that is gone again does not hear that its message was taken: it was.
                     let _closed = self.swarm.behaviour_mut().messages.send_response(channel, ());
                     let Some(key) = key_of(&peer) else { return };

@@ -49,7 +49,7 @@ async fn a_burst_of_messages_to_one_peer_arrives_whole() {
         let order = Order::Send { to, address: address.clone(), bytes: vec![number; 1000] };
         left.orders.send(order).await.unwrap();
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     while seen.len() < 100 {
         match right.arrivals.recv().await {
             Some(Arrival::Bytes(_, bytes)) => seen.insert(bytes[0]),

@@ -170,7 +170,8 @@ impl Election {
     ///
     /// `None` where what is on disk cannot be: the host then has lost its hard state.
     pub fn new(id: u64, voters: &[u64], learners: &[u64], log: &Stretch, hard: Hard, seed: [u8; 32]) -> Option<Self> {
-        if !log.is_whole() || hard.commit > log.last() || hard.commit < log.after {
+        let is_sound = hard.term <= NUMBER_MAX && log.last_term() <= NUMBER_MAX;
+        if !is_sound || !log.is_whole() || hard.commit > log.last() || hard.commit < log.after {
             return None;
         }
         let config = raft::Config {

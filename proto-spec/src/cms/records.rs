@@ -124,7 +124,10 @@ impl Records {
         self.term = entry.term;
         let before = self.root.unwrap_or(Digest::ZERO);
         let said = self.said(entry);
-        self.root = Some(Purpose::Records.digest(&[&before.0, &self.applied.to_be_bytes(), &said.0]));
+        // The term too: a follower that was told another one would vote by it some day.
+        let place = [self.applied.to_be_bytes(), entry.term.to_be_bytes()].concat();
+        let change = wire::encode(&entry.change);
+        self.root = Some(Purpose::Records.digest(&[&before.0, &place, &change, &said.0]));
         effect
     }
 

@@ -1,33 +1,56 @@
-//! A follower takes records from one voter's hand; what they say must be what the mesh key signed. Where it is not, the
-//! voter lied: the records go, and come anew from others.
+//! A follower takes records from a few voters' hands; what they say must be what the mesh key signed. Only then what
+//! follows from them is done that cannot be taken back. Where it is not, a voter lied: the records go, and come anew from
+//! others.
 
 use super::committee::RaftRow;
 use super::saving::SavedState;
-use super::{Action, Actions, Host, Lane, Report};
+use super::{Action, Actions, Host, Report};
 use crate::cms::election::Hard;
 use crate::cms::log::Stretch;
 use crate::cms::records::Records;
+use crate::header::Header;
 use crate::types::Now;
+
+/// What a header says of a follower's records.
+enum Said {
+    /// That they are those.
+    Same,
+    /// That they are not.
+    Other,
+    /// Nothing yet.
+    Nothing,
+}
+
+fn compare(records: &Records, signed: &Header) -> Said {
+    if records.applied() < signed.record {
+        return Said::Nothing;
+    }
+    match records.header_of(signed.round) {
+        Some(own) if own == signed => Said::Same,
+        Some(_) => Said::Other,
+        // It is not among the last few: either they have gone on, or they never closed it.
+        None if records.round() < signed.round => Said::Other,
+        None => Said::Nothing,
+    }
+}
 
 impl Host {
     /// Holds this follower's records against the newest header.
     pub(super) fn tick_doubt(&mut self, now: Now, actions: &mut Actions) {
-        let records = &self.ground.records;
         let Some((header, _)) = self.header.as_ref().filter(|_| self.seated.is_none() && self.outgrown.is_none())
         else {
             return;
         };
-        let signed = header.header();
-        if records.applied() < signed.record {
-            return; // they may be right, and not all here yet
-        }
-        let differs = match records.header_of(signed.round) {
-            Some(own) => own != signed,
-            // It is not among the last few: either they have gone on, or they never closed it.
-            None => records.round() < signed.round,
-        };
-        if differs {
-            self.drop_records(now, actions);
+        let round = header.header().round;
+        match compare(&self.ground.records, header.header()) {
+            Said::Same if self.confirmed != Some(round) => {
+                self.confirmed = Some(round);
+                self.served_by.clear();
+                self.erase_leftovers(now, actions);
+                self.take_new_seat(now, actions);
+            }
+            Said::Other => self.drop_records(now, actions),
+            Said::Same | Said::Nothing => {}
         }
     }
 
@@ -35,13 +58,14 @@ impl Host {
         let mut writes = vec![RaftRow { seat: 0, taken: self.taken, hard: Hard::default() }.write()];
         writes.extend((self.first_row..=self.last_row).map(|index| Self::entry_row(index, None)));
         writes.push(SavedState::erase());
-        actions.push(Action::Persist { lane: Lane::Records, writes });
+        self.mark(writes, actions);
         actions.push(Action::Report(Report::Doubted(self.ground.records.applied())));
         (self.first_row, self.last_row, self.log) = (1, 0, Stretch::default());
-        (self.saved, self.saving, self.fetching) = (None, None, None);
+        (self.kept, self.saving, self.fetching) = (None, None, None);
         self.ground.records = Records::default();
         (self.share, self.loaded) = (None, 0);
-        (self.distrusted, self.leader, self.pulled) = (self.served_by, None, None);
+        self.distrusted = std::mem::take(&mut self.served_by);
+        (self.leader, self.pulled, self.promised) = (None, None, 0);
         self.pull(now, actions);
     }
 }

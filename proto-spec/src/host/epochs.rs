@@ -230,6 +230,7 @@ impl Host {
     /// Records up to this index exist: asks for them, unless a page that is under way brings what is missing, or its time
     /// runs out.
     pub(super) fn catch_up(&mut self, now: Now, records: u64, actions: &mut Actions) {
+        self.promised = self.promised.max(records);
         let applied = self.ground.records.applied();
         let on_its_way = self.pulled.is_some_and(|(after, until, _)| after == applied && now.monotonic < until);
         if records > applied && !on_its_way {
@@ -347,10 +348,29 @@ impl Host {
         if self.membership.is_none() || now.monotonic < self.pull_at {
             return;
         }
-        if self.seated.is_none() {
-            self.leader = None; // it is silent: whoever answers says who leads
+        if self.seated.is_some() {
+            return self.pull_epoch(now, actions);
         }
+        self.leader = None; // it is silent: whoever answers says who leads
         self.pull(now, actions);
+    }
+
+    /// A voter has its records from Raft, and may miss a round's beacon like anybody: it asks one of the others.
+    fn pull_epoch(&mut self, now: Now, actions: &mut Actions) {
+        let Some(calendar) = self.ground.calendar else { return };
+        self.pull_at = now.monotonic.plus((calendar.epoch_ms() / 2).max(1));
+        let round = calendar.round_at(now.wall_ms);
+        let has_beacon = self.ground.epochs.newest().is_some_and(|newest| newest >= round);
+        let has_header = self.header.as_ref().is_some_and(|(header, _)| header.header().round >= round);
+        if has_beacon && has_header {
+            return;
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let mut others = self.committee();
+        others.retain(|other| *other != self.own.transport);
+        if let Some(to) = self.turn.checked_rem(others.len()).and_then(|at| others.get(at)).copied() {
+            self.send(Lane::Direct, to, Message::EpochPull, actions);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_bytes::ByteBuf;
 
 use super::committee::RaftRow;
-use super::saving::{SavedState, Saving};
+use super::saving::Kept;
 use super::{Action, Actions, Host, Lane, Report};
 use crate::beacon::Calendar;
 use crate::cms::election::Hard;
@@ -15,7 +15,7 @@ use crate::cms::records::Records;
 use crate::cms::snapshot::Snapshot;
 use crate::error::Misbehaved;
 use crate::header::{HeaderVerified, SignedHeader};
-use crate::limits::{PAGE_BYTES_MAX, STATE_PAGE_MS};
+use crate::limits::{ENTRY_MAX, PAGE_BYTES_MAX, STATE_PAGE_MS, STATE_PAGE_ROWS_MAX};
 use crate::types::{Now, Time, TransportKey};
 use crate::wire::Message;
 
@@ -28,6 +28,8 @@ pub(super) struct Fetching {
     from: TransportKey,
     rows: Vec<Vec<u8>>,
     bytes: u64,
+    /// Whether more than one host served the rows.
+    is_mixed: bool,
     /// Until then its next page may be on its way; `None` where nobody is asked.
     pub(super) asked_until: Option<Time>,
 }
@@ -37,13 +39,16 @@ impl Fetching {
         &self.header.header().snapshot
     }
 
-    /// Takes the rows of a page; false where there are more than the snapshot says, or none.
+    /// Takes the rows of a page; false where there are more than the snapshot says, or fewer than a page holds: by single
+    /// rows a host could be held up for days.
     fn take(&mut self, rows: Vec<ByteBuf>) -> bool {
         let (count, most) = (self.rows.len().saturating_add(rows.len()), self.snapshot().rows);
         let bytes: usize = rows.iter().map(|row| row.len()).sum();
         self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         let fits = u64::try_from(count).is_ok_and(|count| count <= most) && self.bytes <= self.snapshot().bytes;
-        if !fits || rows.is_empty() {
+        let is_full = rows.len() >= STATE_PAGE_ROWS_MAX || bytes.saturating_add(ENTRY_MAX) >= PAGE_BYTES_MAX;
+        let is_last = u64::try_from(count).is_ok_and(|count| count == most);
+        if !fits || !(is_full || is_last) {
             return false;
         }
         self.rows.extend(rows.into_iter().map(ByteBuf::into_vec));
@@ -56,12 +61,10 @@ impl Fetching {
 }
 
 impl Host {
-    /// Offers the newest snapshot, where a header that names it is signed.
+    /// Offers the newest snapshot that is on disk.
     pub(super) fn offer_state(&self, to: TransportKey, actions: &mut Actions) {
-        let Some((header, _)) = &self.header else { return };
-        let kept = self.ground.records.snapshot().map(|(snapshot, _)| snapshot);
-        if kept == Some(header.header().snapshot) {
-            self.send(Lane::Direct, to, Message::StateOffer(Box::new(header.signed().clone())), actions);
+        if let Some(kept) = &self.kept {
+            self.send(Lane::Direct, to, Message::StateOffer(Box::new(kept.saved.header().clone())), actions);
         }
     }
 
@@ -112,8 +115,9 @@ impl Host {
             return;
         }
         let goes_on = self.fetching.take().filter(|fetching| *fetching.snapshot() == snapshot);
+        let is_mixed = goes_on.as_ref().is_some_and(|fetching| fetching.is_mixed || fetching.from != from);
         let (rows, bytes) = goes_on.map(|fetching| (fetching.rows, fetching.bytes)).unwrap_or_default();
-        self.fetching = Some(Fetching { header, from, rows, bytes, asked_until: None });
+        self.fetching = Some(Fetching { header, from, rows, bytes, is_mixed, asked_until: None });
         self.fetch(now, actions);
     }
 
@@ -126,6 +130,9 @@ impl Host {
 
     /// Whoever served the state is silent: somebody else is asked, and the rows that are here stay.
     pub(super) fn tick_fetching(&mut self, now: Now, actions: &mut Actions) {
+        let applied = self.ground.records.applied();
+        // Another had the entries still.
+        self.fetching.take_if(|fetching| fetching.snapshot().record <= applied);
         let Some(fetching) = &mut self.fetching else { return };
         if fetching.asked_until.is_some_and(|until| now.monotonic >= until) {
             fetching.asked_until = None;
@@ -136,9 +143,9 @@ impl Host {
 
     /// A member pulls the state.
     pub(super) fn on_state_pull(&self, from: TransportKey, record: u64, number: u64, actions: &mut Actions) {
-        match self.ground.records.snapshot() {
-            Some((snapshot, state)) if snapshot.record == record => {
-                let rows = state.page(number, PAGE_BYTES_MAX).into_iter().map(ByteBuf::from).collect();
+        match &self.kept {
+            Some(kept) if kept.saved.snapshot().record == record => {
+                let rows = kept.state.page(number, PAGE_BYTES_MAX).into_iter().map(ByteBuf::from).collect();
                 self.send(Lane::Direct, from, Message::StatePage { record, number, rows }, actions);
             }
             // It is not known yet which one there is, or the next took its place.
@@ -166,10 +173,12 @@ impl Host {
         let Some(fetching) = self.fetching.take() else { return };
         let state = self.state_of(&fetching).filter(|_| sound);
         match state {
-            Some(state) => self.begin_saving(*fetching.snapshot(), Arc::new(state), true),
-            // Perhaps of somebody before: all is pulled anew.
+            Some(state) => self.save_pulled(fetching.header.signed(), Arc::new(state)),
             None => {
-                actions.push(Action::Disconnect { peer: from, why: Misbehaved::BadRecords });
+                // Of several that served it nobody can tell who lied.
+                if !fetching.is_mixed {
+                    actions.push(Action::Disconnect { peer: from, why: Misbehaved::BadRecords });
+                }
                 self.pulled = Some((self.ground.records.applied(), now.monotonic, from));
                 self.pull(now, actions);
             }
@@ -184,15 +193,15 @@ impl Host {
     }
 
     /// A state that was pulled is on disk: it takes the place of the records, unless they have come as far by themselves.
-    pub(super) fn install(&mut self, now: Now, saving: Saving, saved: SavedState, actions: &mut Actions) {
-        let Snapshot { record, term, .. } = saving.snapshot;
+    pub(super) fn install(&mut self, now: Now, kept: Kept, actions: &mut Actions) {
+        let Snapshot { record, term, .. } = kept.saved.snapshot();
         let applied = self.ground.records.applied();
         let known = self.seated.as_ref().map_or(applied, |seated| seated.election.committed());
         if known.max(applied) >= record {
             return;
         }
         let was_member = self.own_member().is_some();
-        self.ground.records = Arc::unwrap_or_clone(saving.state);
+        self.ground.records = Records::clone(&kept.state);
         self.ground.calendar = self.ground.records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
         let records = &self.ground.records;
         let seat = records.committee().and_then(|committee| committee.seat_of(&self.own.host)).map(|seat| seat.id);
@@ -212,9 +221,10 @@ impl Host {
         let sits = held.filter(|election| Some(election.id()) == seat).map_or(0, |election| election.id());
         let mut writes = vec![RaftRow { seat: sits, taken: self.taken, hard }.write()];
         writes.extend((log.last() + 1..=self.last_row).map(|index| Self::entry_row(index, None)));
-        self.last_row = log.last();
+        let last = log.last();
         self.log = log;
-        self.keep_state(saved, record + 1, writes, actions);
+        self.keep_state(kept, record + 1, writes, actions);
+        self.last_row = last;
         if sits > 0 {
             self.take_seat(now, hard);
         }
@@ -226,6 +236,7 @@ impl Host {
         if !was_member && self.own_member().is_some() {
             self.joined(actions);
         }
+        self.number_advanced(&self.own.host.clone());
         self.committee_changed(now, actions);
         self.erase_leftovers(now, actions);
         self.take_new_seat(now, actions);

@@ -9,7 +9,7 @@ use crate::cms::records::{Effect, Records};
 use crate::error::{Check, Misbehaved};
 use crate::founding::{self, RestingShare};
 use crate::holder::ShareKey;
-use crate::limits::{ENTRY_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use crate::limits::{ENTRY_MAX, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::ticket::Contact;
 use crate::types::{GroupId, Now, Time, TransportKey};
 use crate::wire::{self, Message};
@@ -41,8 +41,13 @@ impl Host {
             let entries = seated.election.page(after, newest);
             self.send(Lane::Records, from, Message::RecordsPage { entries, newest }, actions);
         }
+        self.tell_everything(now, from, actions);
+    }
+
+    /// As a voter: the newest beacon and header, and who is where, to somebody who missed them.
+    pub(super) fn tell_everything(&self, now: Now, to: TransportKey, actions: &mut Actions) {
         if let Some(announcement) = self.announcement(now, Told::Everything) {
-            self.send(Lane::Records, from, announcement, actions);
+            self.send(Lane::Records, to, announcement, actions);
         }
     }
 
@@ -65,8 +70,6 @@ impl Host {
         if self.pulled.is_none_or(|(_, _, asked)| asked != from) {
             return;
         }
-        self.pulled = None;
-        self.served_by = Some(from);
         let before = self.ground.records.applied();
         let mut fresh = Vec::new();
         for entry in entries {
@@ -77,11 +80,19 @@ impl Host {
             if entry.index > next {
                 break;
             }
-            if next == 1 && !self.is_ours(&entry) {
+            let last_term = fresh.last().map_or(self.log.last_term(), |last: &LogEntry| last.term);
+            if entry.term < last_term || entry.term > NUMBER_MAX || (next == 1 && !self.is_ours(&entry)) {
                 actions.push(Action::Disconnect { peer: from, why: Misbehaved::BadRecords });
                 break;
             }
             fresh.push(entry);
+        }
+        self.pulled = None;
+        if !fresh.is_empty() {
+            self.served_by.insert(from);
+        } else if self.promised > before {
+            // Asked in vain: for the same another is asked next, as soon as there is a reason to.
+            self.pulled = Some((before, now.monotonic, from));
         }
         if let Some(last) = fresh.last() {
             let hard = Hard { term: last.term, vote: 0, commit: last.index };
@@ -92,7 +103,6 @@ impl Host {
         for entry in &fresh {
             let _refused_by_all = self.apply_entry(now, entry, actions);
         }
-        self.take_new_seat(now, actions);
         self.hand_on_early(actions);
         let progressed = !fresh.is_empty();
         if newest > self.ground.records.applied() && (progressed || now.monotonic >= self.pull_at) {
@@ -128,6 +138,7 @@ impl Host {
             }
             Effect::Admitted(host) => {
                 actions.push(Action::Report(Report::Admitted(*host)));
+                self.tell_circle(actions);
                 if *host == self.own.host && self.own_member().is_some() {
                     self.joined(actions);
                 }
@@ -136,16 +147,24 @@ impl Host {
             Effect::Nothing | Effect::Leaving(_) => {}
             Effect::NumberAdvanced(host) => self.number_advanced(host),
             Effect::VersionRaised(version) => actions.push(Action::Report(Report::VersionRaised(*version))),
-            Effect::Left(host) => actions.push(Action::Report(Report::Left(*host))),
+            Effect::Left(host) => {
+                actions.push(Action::Report(Report::Left(*host)));
+                self.tell_circle(actions);
+            }
             Effect::CommitteeChanged => self.committee_changed(now, actions),
             Effect::HeadRecorded(id) => {
                 actions.push(Action::Report(Report::Recorded(*id)));
-                self.erase_superseded(id, actions);
+                if self.seated.is_some() {
+                    self.erase_superseded(id, actions);
+                }
             }
             Effect::HeaderClosed(header) => {
                 self.own.periods.fade(header.round);
-                let gone = self.holder.expired(header.round);
-                Self::erase(gone, actions);
+                self.ask_unlock(now, actions);
+                if self.seated.is_some() {
+                    let gone = self.holder.expired(header.round);
+                    Self::erase(gone, actions);
+                }
                 self.header_closed(now, header, actions);
             }
         }
@@ -261,8 +280,8 @@ impl Host {
     }
 
     fn whom_to_pull(&mut self, in_vain: Option<TransportKey>) -> Option<TransportKey> {
-        let distrusted = self.distrusted;
-        if let Some((_, leader)) = self.leader.filter(|(_, leader)| in_vain.is_none() && distrusted != Some(*leader)) {
+        let may_ask = |one: &TransportKey| Some(*one) != in_vain && !self.distrusted.contains(one);
+        if let Some((_, leader)) = self.leader.filter(|(_, leader)| in_vain.is_none() && may_ask(leader)) {
             return Some(leader);
         }
         let mut voters = self.committee();
@@ -270,10 +289,8 @@ impl Host {
             let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice());
             voters = contacts.unwrap_or_default().iter().map(|contact| contact.transport).collect();
         }
-        for other in [in_vain, distrusted] {
-            if voters.len() > 1 {
-                voters.retain(|voter| Some(*voter) != other);
-            }
+        if voters.iter().any(may_ask) {
+            voters.retain(may_ask);
         }
         self.turn = self.turn.wrapping_add(1);
         voters.get(self.turn.checked_rem(voters.len())?).copied()

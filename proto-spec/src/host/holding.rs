@@ -20,6 +20,7 @@ impl Host {
     ) {
         let lane = Lane::Group(offer.group);
         let accepted = match (self.ground.view(now, self.header.as_ref()), self.own.holder_keys()) {
+            (Some(_), Some(_)) if self.may_lose_unlock() => Err(Check::Locked),
             (Some(view), Some(keys)) if !self.disk_failed => self.holder.accept(view, keys, offer),
             (Some(_), None) => Err(Check::Locked),
             _ => Err(Check::NotReady),

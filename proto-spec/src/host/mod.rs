@@ -5,6 +5,7 @@ mod action;
 mod changing;
 mod committee;
 mod coordinating;
+mod deadlines;
 mod doubting;
 mod ending;
 mod epochs;
@@ -32,7 +33,7 @@ mod spreading;
 mod unlocking;
 mod versions;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -77,7 +78,7 @@ use gathering::Forming;
 use own::Own;
 use redealing::Redealing;
 use rewrapping::Rewrapping;
-use saving::{SavedState, Saving};
+use saving::{Kept, Saving};
 use seats::Watch;
 use unlocking::Unlocking;
 
@@ -257,7 +258,11 @@ pub struct Host {
     /// Index of the last entry on disk.
     last_row: u64,
     /// The snapshot that is on disk.
-    saved: Option<SavedState>,
+    kept: Option<Kept>,
+    /// The slot that was said last to be whole.
+    slot: u8,
+    /// The write that says so, until it is on disk.
+    marking: Option<ActionId>,
     /// The snapshot that is on its way there.
     saving: Option<Saving>,
     /// The state that is being pulled.
@@ -288,12 +293,16 @@ pub struct Host {
     pull_at: Time,
     /// The index behind which records were asked for last, until when their page may be on its way, and of whom.
     pulled: Option<(u64, Time, TransportKey)>,
+    /// Index of the newest record of which somebody spoke.
+    promised: u64,
     /// Whose turn it is to be asked for records.
     turn: usize,
-    /// Who served the newest of them.
-    served_by: Option<TransportKey>,
-    /// Who served such as the mesh key denies: it is asked for no more, unless there is nobody else.
-    distrusted: Option<TransportKey>,
+    /// Who served what no header has confirmed yet.
+    served_by: BTreeSet<TransportKey>,
+    /// Who served such as the mesh key denied: they are asked no more, unless there is nobody else.
+    distrusted: BTreeSet<TransportKey>,
+    /// The round of the newest header that confirmed this follower's records.
+    confirmed: Option<Round>,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
     changes: BTreeMap<RequestId, (Changing, LocalId)>,
@@ -342,7 +351,9 @@ impl Host {
             log: Stretch::default(),
             first_row: 1,
             last_row: 0,
-            saved: None,
+            kept: None,
+            slot: 1,
+            marking: None,
             saving: None,
             fetching: None,
             share: None,
@@ -361,9 +372,11 @@ impl Host {
             presence: BTreeMap::new(),
             pull_at: Time(0),
             pulled: None,
+            promised: 0,
             turn: 0,
-            served_by: None,
-            distrusted: None,
+            served_by: BTreeSet::new(),
+            distrusted: BTreeSet::new(),
+            confirmed: None,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -409,7 +422,10 @@ impl Host {
     /// Everything whose time has come.
     fn on_time(&mut self, now: Now, actions: &mut Actions) {
         if !std::mem::replace(&mut self.cleaned, true) {
-            self.erase_leftovers(now, actions);
+            // A follower waits for a header that confirms its records.
+            if self.seated.is_some() {
+                self.erase_leftovers(now, actions);
+            }
             self.tell_circle(actions);
         }
         self.tick_election(now, actions);
@@ -430,43 +446,6 @@ impl Host {
         self.tick_changes(now, actions);
         self.tick_readings(now, actions);
         self.tick_ending(now, actions);
-    }
-
-    /// When `handle` wants to be called next, at the latest.
-    pub fn next_deadline(&self, now: Now) -> Option<Time> {
-        let mut times: Vec<Time> = Vec::new();
-        if let Some(calendar) = &self.ground.calendar {
-            times.push(now.monotonic.plus(calendar.until_next(now.wall_ms)));
-        }
-        if self.membership.is_some() && self.seated.is_none() && self.outgrown.is_none() {
-            times.push(self.pull_at);
-        }
-        times.extend(self.seated.as_ref().filter(|_| !self.disk_failed).map(|seated| seated.tick_at()));
-        times.extend(self.beacon_at());
-        times.extend(self.attester.retry_at().filter(|_| self.outgrown.is_none()));
-        times.extend(self.unlocking.again_at);
-        times.extend(self.rewrapping_at());
-        times.extend(self.redealing.as_ref().map(|redealing| redealing.again_at));
-        times.extend(self.watch.look_at);
-        times.extend(self.ending.as_ref().map(|ending| ending.until));
-        times.extend(self.measure_at);
-        times.extend(self.fetching.as_ref().and_then(|fetching| fetching.asked_until));
-        times.extend(self.forming.as_ref().map(|forming| forming.due()));
-        if let Some(joining) = &self.joining {
-            times.extend(joining.deadline);
-            times.extend(joining.retry_at);
-        }
-        times.extend(self.asked.values().flat_map(|asked| [asked.deadline, asked.retry_at]));
-        for (put, _) in self.puts.values() {
-            times.push(put.deadline);
-            times.extend(put.retry_at);
-        }
-        times.extend(self.changes.values().flat_map(|(changing, _)| [changing.deadline, changing.retry_at]));
-        for (reading, _) in self.readings.values() {
-            times.push(reading.deadline);
-            times.extend(reading.retry_at);
-        }
-        times.into_iter().min()
     }
 
     /// The mesh whose messages this host takes: that which it belongs to or is joining.

@@ -111,6 +111,7 @@ impl Host {
                 self.on_evidence(now, from, host, &evidence, (address, newest), actions);
             }
             Message::RecordsPull { after } => self.on_pull(now, from, after, actions),
+            Message::EpochPull => self.tell_everything(now, from, actions),
             Message::StatePull { record, number } => self.on_state_pull(from, record, number, actions),
             Message::Ballot(ballot) => self.on_ballot(now, from, &ballot, actions),
             Message::Part { key_epoch, topic, index, part } => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::committee::RaftRow;
 use super::gathering::FormingRow;
 use super::own::Own;
-use super::saving::SavedState;
+use super::saving::{Kept, SavedState};
 use super::{Config, Ground, Host, Identity, Membership, Saved};
 use crate::beacon::{Calendar, Epochs, SignedBeacon};
 use crate::cms::election::LogEntry;
@@ -79,7 +79,9 @@ impl Host {
         host.membership = membership;
         (host.first_row, host.last_row) = (first_row, log.last());
         host.log = log;
-        host.saved = kept;
+        host.slot = kept.as_ref().map_or(host.slot, |kept| kept.saved.slot());
+        host.kept = kept;
+        host.rewrapping.may_have_told = host.ground.records.may_rewrap(&host.own.host);
         host.resting = saved.keys.into_iter().collect();
         host.tickets = saved.tickets.iter().filter_map(|(serial, digest)| ticket_of(serial, digest)).collect();
         host.restore_shares(saved.shares)?;
@@ -114,15 +116,12 @@ impl Host {
 }
 
 /// The state as it was saved, without what the log adds to it.
-fn restore_state(
-    suite: &dyn Suite,
-    saved: Vec<(Vec<u8>, Vec<u8>)>,
-) -> Result<(Option<SavedState>, Records), RestoreError> {
-    let Some(kept) = SavedState::read(&saved).map_err(|_| RestoreError::State)? else {
+fn restore_state(suite: &dyn Suite, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(Option<Kept>, Records), RestoreError> {
+    let Some(saved) = SavedState::read(&rows).map_err(|_| RestoreError::State)? else {
         return Ok((None, Records::default()));
     };
-    let records = Records::of_rows(suite, &kept.rows(saved), &kept.snapshot()).ok_or(RestoreError::State)?;
-    Ok((Some(kept), records))
+    let records = Records::of_rows(suite, &saved.rows(rows), &saved.snapshot()).ok_or(RestoreError::State)?;
+    Ok((Some(Kept { saved, state: Arc::new(records.clone()) }), records))
 }
 
 /// The log that goes on where the state ends, and the index of its first row.

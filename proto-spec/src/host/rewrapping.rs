@@ -16,9 +16,11 @@ use super::committee::Then;
 #[derive(Default)]
 pub(super) struct Rewrapping {
     /// The slice that is not on disk yet.
-    waits_for: Option<ActionId>,
+    waits_for: Option<(ActionId, Vec<ShareKey>)>,
     /// When the leader is told again.
     tell_at: Option<Time>,
+    /// Whether this host may have said before its start that all its shards lie under the next unlock.
+    pub(super) may_have_told: bool,
 }
 
 impl Host {
@@ -36,6 +38,12 @@ impl Host {
         }
         let is_due = self.ground.records.may_rewrap(&self.own.host) || self.holder.newest_number() > number;
         (is_due && !self.own.periods.has(number + 1)).then_some(number + 1)
+    }
+
+    /// Whether what this host took now might lie under an unlock that was given for the last time: its word of before its
+    /// start may be recorded at any moment.
+    pub(super) fn may_lose_unlock(&self) -> bool {
+        self.rewrapping.may_have_told && !self.own.periods.has(self.unlock_number() + 1)
     }
 
     /// Wraps the next slice, once the one before is on disk; then tells the leader.
@@ -61,12 +69,18 @@ impl Host {
         let (lane, id) = (Lane::Group(group), self.fresh_id());
         actions.push(Action::Persist { lane, writes: shares.iter().map(row).collect() });
         actions.push(Action::Confirm { lane, id });
-        self.rewrapping.waits_for = Some(id);
+        self.rewrapping.waits_for = Some((id, shares.iter().map(|(key, _)| *key).collect()));
     }
 
-    /// A slice is on disk.
-    pub(super) fn rewrapped_persisted(&mut self, id: ActionId) {
-        self.rewrapping.waits_for.take_if(|waits_for| *waits_for == id);
+    /// A slice is on disk. What was erased meanwhile, in another lane, goes again.
+    pub(super) fn rewrapped_persisted(&mut self, id: ActionId, actions: &mut Actions) {
+        let slice = self.rewrapping.waits_for.take_if(|(waits_for, _)| *waits_for == id);
+        let gone = slice.into_iter().flat_map(|(_, keys)| keys).filter(|key| !self.holder.holds(key));
+        let erase = |key: ShareKey| Write { table: Table::Shares, key: share_row(&key), value: None };
+        let writes: Vec<Write> = gone.map(erase).collect();
+        if !writes.is_empty() {
+            actions.push(Action::Persist { lane: Lane::Records, writes });
+        }
     }
 
     fn tell_rewrapped(&mut self, now: Now, number: u64, actions: &mut Actions) {
@@ -76,8 +90,9 @@ impl Host {
         let bytes =
             records.mesh().zip(self.own_member()).map(|(mesh, member)| rewrapped_bytes(mesh, member.record(), number));
         let sign = |bytes: Vec<u8>| self.ground.suite.ed25519_sign(&self.own.identity.transport, &bytes);
-        if let Some(signature) = bytes.and_then(sign) {
-            self.send_to_leader(Message::Rewrapped { number, signature }, actions);
+        // Behind the records by which it is due: after a crash this host knows still that it may have said so.
+        if let (Some(signature), Some((_, leader))) = (bytes.and_then(sign), self.leader) {
+            self.send(Lane::Records, leader, Message::Rewrapped { number, signature }, actions);
         }
     }
 
@@ -105,7 +120,7 @@ impl Host {
     pub(super) fn number_advanced(&mut self, host: &HostId) {
         if *host == self.own.host {
             self.own.periods.advance(self.unlock_number(), self.ground.records.round());
-            self.rewrapping.tell_at = None;
+            (self.rewrapping.tell_at, self.rewrapping.may_have_told) = (None, false);
             // The next quote names the next share-receiving key.
             self.attester.ask_again_at_once();
         }

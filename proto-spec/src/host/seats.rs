@@ -168,7 +168,8 @@ impl Host {
         }
         let election = &self.seated.as_ref()?.election;
         let matched = election.matched().into_iter().find(|(id, _)| *id == learner.id).map_or(0, |(_, index)| index);
-        if matched.saturating_add(SEAT_NEAR) >= election.last_index() {
+        // One that has not taken its seat yet is not counted on, however short the log.
+        if matched > 0 && matched.saturating_add(SEAT_NEAR) >= election.last_index() {
             return Some(Step::Promote { id: learner.id });
         }
         self.is_long_gone(now, &learner.host).then_some(Step::Unseat { id: learner.id })
@@ -217,6 +218,12 @@ impl Host {
     pub(super) fn has_new_seat(&self) -> Option<u64> {
         // A seat that its records give to keys that it had before, and lost, is not its own.
         self.own_member()?;
+        // Nor one that only a voter speaks of: the mesh key does.
+        let (header, _) = self.header.as_ref()?;
+        let committee = self.ground.records.committee().map(Committee::digest);
+        if self.confirmed != Some(header.header().round) || committee != Some(header.header().committee) {
+            return None;
+        }
         let seat = self.ground.records.committee()?.seat_of(&self.own.host)?;
         (self.seated.is_none() && self.outgrown.is_none() && seat.id > self.taken).then_some(seat.id)
     }

@@ -3,6 +3,7 @@
 use super::{Action, ActionId, Actions, Host};
 use crate::error::DecodeError;
 use crate::gossip::{News, Verdict};
+use crate::header::SignedHeader;
 use crate::limits::GOSSIP_NEAR;
 use crate::types::{Now, TransportKey};
 use crate::wire::{Address, Message, Unverified};
@@ -17,6 +18,9 @@ impl Host {
         actions: &mut Actions,
     ) {
         let verdict = match message.map(Unverified::into_unchecked) {
+            // What this host combined itself, or was shown, it passes on like anything else: each goes through it once.
+            Ok(Message::News(News::Beacon(beacon))) if self.beacons.back() == Some(&beacon) => Verdict::Accept,
+            Ok(Message::News(News::Header(header))) if self.is_newest(&header) => Verdict::Accept,
             Ok(Message::News(News::Beacon(beacon))) => self.take_beacon(now, &beacon, actions),
             Ok(Message::News(News::Header(header))) => {
                 let verdict = self.take_header(now, &header, actions);
@@ -25,9 +29,15 @@ impl Host {
                 }
                 verdict
             }
+            // Of a binary that speaks a newer language.
+            Err(DecodeError::Version(_)) => Verdict::Ignore,
             Ok(_) | Err(_) => Verdict::Reject,
         };
         actions.push(Action::Judge { id, verdict });
+    }
+
+    fn is_newest(&self, signed: &SignedHeader) -> bool {
+        self.header.as_ref().is_some_and(|(header, _)| header.signed() == signed)
     }
 
     pub(super) fn publish(news: News, actions: &mut Actions) {

@@ -76,6 +76,7 @@ impl Message {
             Self::LeaveRequest { .. } => "leave-request",
             Self::Unseated(_) => "unseated",
             Self::News(_) => "news",
+            Self::EpochPull => "epoch-pull",
             Self::Rewrapped { .. } => "rewrapped",
             Self::StateOffer(_) => "state-offer",
             Self::StatePull { .. } => "state-pull",

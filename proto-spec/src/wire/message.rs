@@ -564,6 +564,8 @@ pub enum Message {
     },
     /// Anybody → everybody, by gossip.
     News(News),
+    /// Voter → voter: the beacon and header of this round, please.
+    EpochPull,
     /// Member → leader: all its shards lie under its next unlock.
     Rewrapped {
         /// Number of that unlock.
