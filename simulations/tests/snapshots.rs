@@ -6,7 +6,7 @@ use spec::cms::records::Records;
 use spec::cms::snapshot::Snapshot;
 use spec::error::Misbehaved;
 use spec::host::{LocalCommand, LocalReply, Table};
-use spec::limits::{TESTNET_LOG_KEPT, TESTNET_SNAPSHOT_ENTRIES};
+use spec::limits::{PUT_EPOCHS, TESTNET_LOG_KEPT, TESTNET_SNAPSHOT_ENTRIES};
 use spec::suite::Fake;
 use spec::types::Digest;
 use vouchsafe_sim::liar::{Liar, Lie};
@@ -209,6 +209,47 @@ fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
     run.world.crash(follower);
     run.world.start(follower);
     run.settle(3 * EPOCH_MS);
+    reads_all(&mut run);
+    is_sound(&run);
+}
+
+#[test]
+fn a_share_is_not_erased_on_the_word_of_a_voter_that_hides_its_record() {
+    let mut run = mesh(7);
+    let status = |run: &mut Run, machine: usize| match run.ask(machine, LocalCommand::Status, EPOCH_MS) {
+        Some(Ok(LocalReply::Status(status))) => status,
+        other => panic!("no status: {other:?}"),
+    };
+    let liar = (0..7).find(|machine| status(&mut run, *machine).coordinates).expect("a leader");
+    let seats = status(&mut run, liar).committee;
+    let followers: Vec<usize> = (0..7).filter(|one| !seats.contains(&format!("h{one}"))).collect();
+    let shares = |run: &Run, machine: usize| {
+        run.world.machines[machine].disk.rows().filter(|((table, _), _)| *table == Table::Shares).count()
+    };
+    // It stores a share and is away before it hears that the head was recorded.
+    let mut holder = None;
+    for _ in 0..12 {
+        run.begin_put(liar);
+        for _ in 0..EPOCH_MS {
+            run.settle(1);
+            holder = followers.iter().copied().find(|one| shares(&run, *one) > 0);
+            if holder.is_some() {
+                break;
+            }
+        }
+        if holder.is_some() {
+            break;
+        }
+    }
+    let holder = holder.expect("a follower holds a share");
+    run.world.crash(holder);
+    run.settle((PUT_EPOCHS + 4) * EPOCH_MS);
+    assert!(run.deposits.last().is_some_and(|deposit| deposit.acknowledged), "the others are enough");
+    let before = shares(&run, holder);
+    run.world.liar = Some(Liar::new(liar, Lie::NoHeads));
+    run.world.start(holder);
+    run.settle(6 * EPOCH_MS);
+    assert_eq!(shares(&run, holder), before);
     reads_all(&mut run);
     is_sound(&run);
 }
