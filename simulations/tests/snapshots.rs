@@ -5,7 +5,7 @@
 use spec::cms::records::Records;
 use spec::cms::snapshot::Snapshot;
 use spec::error::Misbehaved;
-use spec::host::{LocalCommand, LocalReply, Table};
+use spec::host::{LocalCommand, LocalReply, StatusReply, Table};
 use spec::limits::{PUT_EPOCHS, TESTNET_LOG_KEPT, TESTNET_SNAPSHOT_ENTRIES};
 use spec::suite::Fake;
 use spec::types::Digest;
@@ -22,6 +22,18 @@ fn mesh(hosts: usize) -> Run {
     assert!(run.enrol_all(&scenario));
     run.settle(3 * EPOCH_MS);
     run
+}
+
+fn status(run: &mut Run, machine: usize) -> StatusReply {
+    match run.ask(machine, LocalCommand::Status, EPOCH_MS) {
+        Some(Ok(LocalReply::Status(status))) => *status,
+        other => panic!("no status: {other:?}"),
+    }
+}
+
+/// Who leads among so many hosts.
+fn leader(run: &mut Run, hosts: usize) -> usize {
+    (0..hosts).find(|machine| status(run, *machine).coordinates).expect("a leader")
 }
 
 fn applied(run: &Run, machine: usize) -> u64 {
@@ -145,14 +157,10 @@ fn whoever_joins_behind_a_snapshot_gets_the_state() {
 #[test]
 fn a_state_in_which_one_row_is_another_is_not_taken_and_another_host_is_asked() {
     let mut run = mesh(5);
-    let leads = |run: &mut Run, machine: usize| match run.ask(machine, LocalCommand::Status, EPOCH_MS) {
-        Some(Ok(LocalReply::Status(status))) => status.coordinates,
-        other => panic!("no status: {other:?}"),
-    };
     let reader = run.reader();
     run.world.crash(reader);
     grow_log(&mut run, 0);
-    let liar = (0..5).find(|machine| leads(&mut run, *machine)).expect("a leader");
+    let liar = leader(&mut run, 5);
     run.world.liar = Some(Liar::new(liar, Lie::WrongRow));
     run.world.thrown_out = Some(Vec::new());
     run.world.start(reader);
@@ -166,11 +174,7 @@ fn a_state_in_which_one_row_is_another_is_not_taken_and_another_host_is_asked() 
 #[test]
 fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
     let mut run = mesh(7);
-    let status = |run: &mut Run, machine: usize| match run.ask(machine, LocalCommand::Status, EPOCH_MS) {
-        Some(Ok(LocalReply::Status(status))) => status,
-        other => panic!("no status: {other:?}"),
-    };
-    let liar = (0..7).find(|machine| status(&mut run, *machine).coordinates).expect("a leader");
+    let liar = leader(&mut run, 7);
     let seats = status(&mut run, liar).committee;
     for _ in 0..3 {
         for through in 0..7 {
@@ -216,11 +220,7 @@ fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
 #[test]
 fn a_share_is_not_erased_on_the_word_of_a_voter_that_hides_its_record() {
     let mut run = mesh(7);
-    let status = |run: &mut Run, machine: usize| match run.ask(machine, LocalCommand::Status, EPOCH_MS) {
-        Some(Ok(LocalReply::Status(status))) => status,
-        other => panic!("no status: {other:?}"),
-    };
-    let liar = (0..7).find(|machine| status(&mut run, *machine).coordinates).expect("a leader");
+    let liar = leader(&mut run, 7);
     let seats = status(&mut run, liar).committee;
     let followers: Vec<usize> = (0..7).filter(|one| !seats.contains(&format!("h{one}"))).collect();
     let shares = |run: &Run, machine: usize| {
