@@ -185,9 +185,13 @@ pub const GOSSIP_STRANGER: f64 = -50.0;
 pub const GOSSIP_BACKOFF_S: u64 = 5;
 /// How long a member's lies are remembered, in seconds: they are not forgiven for a new connection.
 pub const GOSSIP_MEMORY_S: u64 = 600;
-/// Messages that one peer may pass on in ten seconds, whatever becomes of them: two a round are honest. Beyond it they are
+/// Lies after which a member is not heard: the first may be a mistake.
+pub const GOSSIP_LIES: u32 = 2;
+/// Messages that one peer may pass on in a window, whatever becomes of them: two a round are honest. Beyond it they are
 /// rejected unseen.
 pub const GOSSIP_PER_PEER_MAX: u32 = 128;
+/// That window, in seconds.
+pub const GOSSIP_WINDOW_S: u64 = 10;
 /// Beacons that a host keeps to export.
 pub const BEACONS_KEPT: usize = 64;
 /// A leader that is told to end waits so long until another leads: some round trips, and less than an election takes.

@@ -187,12 +187,11 @@ fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
     };
     let follower = (0..7).find(|one| !seats.contains(&format!("h{one}")) && holds(&run, *one)).expect("a follower");
     run.world.liar = Some(Liar::new(liar, Lie::NoHeads));
-    for _ in 0..8 {
-        run.begin_put(0);
-    }
-    run.settle(EPOCH_MS / 2);
     // It crashes with its records dropped, and shares on its disk.
-    for _ in 0..4 * EPOCH_MS {
+    for at in 0..6 * EPOCH_MS {
+        if at % EPOCH_MS == 0 {
+            (0..8).for_each(|_| run.begin_put(0));
+        }
         run.settle(1);
         let dropped = !run.world.machines[follower].disk.rows().any(|((table, _), _)| *table == Table::Records);
         if dropped {

@@ -12,9 +12,9 @@ use libp2p::gossipsub::{
 };
 use spec::gossip::Verdict;
 use spec::limits::{
-    GOSSIP_BACKOFF_S, GOSSIP_BREACH_WEIGHT, GOSSIP_BREACHES_FREE, GOSSIP_HEARTBEAT_MS, GOSSIP_MEMORY_S, GOSSIP_MESH,
-    GOSSIP_MESSAGE_MAX, GOSSIP_PER_PEER_MAX, GOSSIP_REJECTED_DECAY, GOSSIP_REJECTED_WEIGHT, GOSSIP_STRANGER,
-    GOSSIP_THRESHOLDS, GOSSIP_UNJUDGED_MAX,
+    GOSSIP_BACKOFF_S, GOSSIP_BREACH_WEIGHT, GOSSIP_BREACHES_FREE, GOSSIP_HEARTBEAT_MS, GOSSIP_LIES, GOSSIP_MEMORY_S,
+    GOSSIP_MESH, GOSSIP_MESSAGE_MAX, GOSSIP_PER_PEER_MAX, GOSSIP_REJECTED_DECAY, GOSSIP_REJECTED_WEIGHT,
+    GOSSIP_STRANGER, GOSSIP_THRESHOLDS, GOSSIP_UNJUDGED_MAX, GOSSIP_WINDOW_S,
 };
 use spec::types::sha256;
 
@@ -24,10 +24,6 @@ const TOPIC: &str = "/vouchsafe/1/epochs";
 const DECAY: Duration = Duration::from_secs(1);
 /// The library forgets a peer that went after this time.
 const FORGET: Duration = Duration::from_secs(10);
-/// Messages are counted over this time.
-const WINDOW: Duration = Duration::from_secs(10);
-/// Lies after which a member is heard no more.
-const LIES: u32 = 2;
 /// A frame carries a few messages, or the names of some that were heard.
 const FRAME_MAX: usize = 8 * GOSSIP_MESSAGE_MAX;
 
@@ -146,7 +142,7 @@ impl Gossip {
     /// A peer is connected.
     pub(super) fn met(&self, gossipsub: &mut Gossipsub, peer: &PeerId) {
         let memory = Duration::from_secs(GOSSIP_MEMORY_S);
-        let lied = self.liars.get(peer).is_some_and(|(lies, last)| *lies >= LIES && last.elapsed() < memory);
+        let lied = self.liars.get(peer).is_some_and(|(lies, last)| *lies >= GOSSIP_LIES && last.elapsed() < memory);
         let score = match self.circle.contains(peer) {
             true if lied => 2.0 * GOSSIP_THRESHOLDS[2],
             true => 0.0,
@@ -185,7 +181,7 @@ impl Gossip {
 
     /// Counts a message; whether its peer has passed on more than anybody honest would.
     fn is_too_much(&mut self, peer: &PeerId) -> bool {
-        if self.window.is_none_or(|since| since.elapsed() > WINDOW) {
+        if self.window.is_none_or(|since| since.elapsed() > Duration::from_secs(GOSSIP_WINDOW_S)) {
             self.window = Some(Instant::now());
             self.heard.clear();
         }

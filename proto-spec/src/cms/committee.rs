@@ -288,10 +288,11 @@ impl Committee {
         Ok(())
     }
 
-    /// Whether a seat's share of the mesh key counts among those that sign: the key moves before it is given up.
+    /// Whether a seat's share of the mesh key counts among those that sign: the key moves before it is given up. A seat
+    /// that does not vote never got one.
     pub fn may_sign(&self, seat: &Seat) -> bool {
         let moved = seat.lost.is_some_and(|at| self.key.key_epoch > at);
-        self.key.index_of(&seat.host).is_some() && !moved
+        seat.votes && self.key.index_of(&seat.host).is_some() && !moved
     }
 
     /// A host came back without its state: what it had promised as a voter is lost, and so is its share.
@@ -532,6 +533,26 @@ mod tests {
         }
         let next = Ceremony { attempt: 2, ..ceremony };
         assert!(!holds(&deal, &next), "what was held in one attempt is not held in another");
+    }
+
+    #[test]
+    fn a_lost_seat_goes_once_the_key_has_moved_and_one_lost_before_it_voted_goes_at_once() {
+        let (mut committee, shares) = founded();
+        committee.lose(&host(1));
+        assert_eq!(committee.seat_of(&host(1)), None);
+        take(&mut committee, &Step::Seat { host: host(1), id: 4 }).unwrap();
+        committee.lose(&host(1));
+        take(&mut committee, &Step::Unseat { id: 4 }).unwrap();
+        take(&mut committee, &Step::Seat { host: host(1), id: 5 }).unwrap();
+        take(&mut committee, &Step::Promote { id: 5 }).unwrap();
+        assert_eq!(take(&mut committee, &Step::Unseat { id: 1 }), Err(Check::Record), "its share signs still");
+        let ceremony = committee.next_dealing((1..=3).map(host).collect());
+        take(&mut committee, &Step::Redeal(ceremony.clone())).unwrap();
+        let activate = Step::Activate { ceremony: ceremony.digest(&MESH), dealt: dealt(&shares, &ceremony) };
+        take(&mut committee, &activate).unwrap();
+        assert_eq!(take(&mut committee, &Step::Unseat { id: 5 }), Err(Check::Record), "the new seat holds a share");
+        take(&mut committee, &Step::Unseat { id: 1 }).unwrap();
+        assert_eq!(committee.ids(true), [2, 3, 5]);
     }
 
     #[test]

@@ -130,9 +130,14 @@ impl Host {
         // Of a stall or a catch-up only the present is signed.
         let is_present =
             calendar.is_current(header.round, now.wall_ms) && !calendar.is_ahead(header.round, now.wall_ms);
-        if self.share.is_some() && is_present {
+        if !is_present {
+            return;
+        }
+        if self.share.is_some() {
             self.sign_part(now, Lane::Records, Topic::Header(header.round), Signable::Header(header), actions);
         }
+        // The next unlock may be due from this round on.
+        self.ask_unlock(now, actions);
     }
 
     /// Verifies a header and keeps it where it is new.
@@ -150,7 +155,7 @@ impl Host {
             return Verdict::Reject;
         };
         self.header = Some((verified, now.monotonic));
-        self.tell_circle(actions);
+        self.circle_changed = true;
         if self.leads() {
             self.announce_to_all(now, actions);
         }

@@ -138,7 +138,7 @@ impl Host {
             }
             Effect::Admitted(host) => {
                 actions.push(Action::Report(Report::Admitted(*host)));
-                self.tell_circle(actions);
+                self.circle_changed = true;
                 if *host == self.own.host && self.own_member().is_some() {
                     self.joined(actions);
                 }
@@ -149,7 +149,7 @@ impl Host {
             Effect::VersionRaised(version) => actions.push(Action::Report(Report::VersionRaised(*version))),
             Effect::Left(host) => {
                 actions.push(Action::Report(Report::Left(*host)));
-                self.tell_circle(actions);
+                self.circle_changed = true;
             }
             Effect::CommitteeChanged => self.committee_changed(now, actions),
             Effect::HeadRecorded(id) => {
@@ -160,7 +160,6 @@ impl Host {
             }
             Effect::HeaderClosed(header) => {
                 self.own.periods.fade(header.round);
-                self.ask_unlock(now, actions);
                 if self.seated.is_some() {
                     let gone = self.holder.expired(header.round);
                     Self::erase(gone, actions);

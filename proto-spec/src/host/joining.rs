@@ -217,7 +217,7 @@ impl Host {
     /// This host's own record was applied.
     pub(super) fn joined(&mut self, actions: &mut Actions) {
         actions.push(Action::Report(Report::Joined));
-        self.tell_circle(actions);
+        self.circle_changed = true;
         self.joining = None;
         if self.forming.take().is_some() {
             actions.push(Action::Persist { lane: Lane::Records, writes: vec![no_longer_forming()] });

@@ -320,6 +320,8 @@ pub struct Host {
     ending: Option<ending::Ending>,
     /// The version that the mesh went on to and this binary does not know.
     outgrown: Option<u16>,
+    /// Whether the driver is to be told with whom news is exchanged.
+    circle_changed: bool,
     /// Whether what a crash left behind was erased since the start.
     cleaned: bool,
 }
@@ -391,6 +393,7 @@ impl Host {
             taken: 0,
             ending: None,
             outgrown: None,
+            circle_changed: true,
             cleaned: false,
         }
     }
@@ -426,7 +429,6 @@ impl Host {
             if self.seated.is_some() {
                 self.erase_leftovers(now, actions);
             }
-            self.tell_circle(actions);
         }
         self.tick_election(now, actions);
         self.tick_beacon(now, actions);
@@ -445,6 +447,7 @@ impl Host {
         self.tick_puts(now, actions);
         self.tick_changes(now, actions);
         self.tick_readings(now, actions);
+        self.tick_circle(actions);
         self.tick_ending(now, actions);
     }
 

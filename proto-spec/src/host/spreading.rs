@@ -44,9 +44,16 @@ impl Host {
         actions.push(Action::Publish { message: Box::new(Message::News(news)) });
     }
 
+    /// Members came or went, or may be elsewhere now: said once, however many records of it were applied.
+    pub(super) fn tick_circle(&mut self, actions: &mut Actions) {
+        if std::mem::take(&mut self.circle_changed) {
+            self.tell_circle(actions);
+        }
+    }
+
     /// With whom news is exchanged: all members. To some of them a connection is held, so that all are joined to each
     /// other though most need nobody but the committee: those that follow this host in the order of the identities.
-    pub(super) fn tell_circle(&self, actions: &mut Actions) {
+    fn tell_circle(&self, actions: &mut Actions) {
         let records = &self.ground.records;
         let own = &self.own.host;
         let after = records.members().filter(|member| member.record().host > *own);
