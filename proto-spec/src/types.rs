@@ -243,6 +243,8 @@ pub enum Purpose {
     Leaving,
     /// A member says that its shards lie under the next unlock.
     Rewrapped,
+    /// A member says which version of the records it reads.
+    Version,
     /// Digest of a payload's pieces.
     Payload,
     /// Key of a payload.
@@ -317,6 +319,7 @@ impl Purpose {
             Self::Succession => "succession",
             Self::Leaving => "leaving",
             Self::Rewrapped => "rewrapped",
+            Self::Version => "version",
             Self::Payload => "payload",
             Self::PayloadKey => "payload-key",
             Self::Deal => "deal",

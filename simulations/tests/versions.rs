@@ -2,8 +2,16 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
+use spec::cms::command::Command;
+use spec::cms::election::LogEntry;
+use spec::cms::records::{Effect, Records};
+use spec::cms::version::VersionWord;
+use spec::error::Check;
 use spec::genesis::PROTOCOL_VERSION;
 use spec::host::{LocalCommand, LocalReply};
+use spec::suite::Fake;
+use spec::types::{Ed25519Signature, HostId, Round};
+use spec::wire;
 use vouchsafe_sim::run::Run;
 use vouchsafe_sim::scenario::Scenario;
 
@@ -93,4 +101,58 @@ fn a_binary_that_the_mesh_has_outgrown_stops_before_what_it_does_not_know() {
     assert!(reads(&run, old).0 == NEXT && reads(&run, old).1 > before, "updated, it goes on");
     put_and_get(&mut run, old);
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+/// A voter's word, as it gives it.
+fn word(run: &Run, host: &HostId, version: u16, round: Round) -> VersionWord {
+    let machines = &run.world.machines;
+    let of = |machine: &&vouchsafe_sim::machine::Machine| {
+        machine.running.as_ref().is_some_and(|running| running.host.host() == host)
+    };
+    let key = machines.iter().find(of).expect("its machine").transport_seed();
+    let mesh = run.pins.as_ref().expect("pins").mesh;
+    VersionWord::give(&Fake, &mesh, *host, version, round, &key).expect("a key")
+}
+
+/// What the records make of a leader's word that everybody reads the next version.
+fn raise(records: &Records, version: u16, words: Vec<VersionWord>) -> Result<Effect, Check> {
+    let mut records = records.clone();
+    let entry = LogEntry {
+        index: records.applied() + 1,
+        term: records.term(),
+        change: None,
+        command: wire::encode(&Command::Version { version, words }),
+    };
+    let raised = records.raised_by(&Fake, &entry);
+    let outcome = records.apply(&Fake, &entry);
+    assert_eq!(raised.is_some(), outcome.is_ok(), "a binary stops before what would be applied, and nothing else");
+    outcome
+}
+
+#[test]
+fn a_leader_alone_does_not_raise_the_version() {
+    let run = mesh();
+    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let voters = records.committee().expect("a committee").voters();
+    let round = records.round();
+    let all = |version, round| voters.iter().map(|voter| word(&run, voter, version, round)).collect::<Vec<_>>();
+    assert_eq!(raise(records, NEXT, all(NEXT, round)), Ok(Effect::VersionRaised(NEXT)));
+
+    assert_eq!(raise(records, NEXT, Vec::new()), Err(Check::Version));
+    let mut one_is_missing = all(NEXT, round);
+    one_is_missing.pop();
+    assert_eq!(raise(records, NEXT, one_is_missing.clone()), Err(Check::Version));
+    let mut one_twice = one_is_missing;
+    one_twice.push(one_twice[0].clone());
+    assert_eq!(raise(records, NEXT, one_twice), Err(Check::Version));
+    let mut one_forged = all(NEXT, round);
+    one_forged[1].signature = Ed25519Signature([7; 64]);
+    assert_eq!(raise(records, NEXT, one_forged), Err(Check::Version));
+    let mut of_another = all(NEXT, round);
+    of_another[1].signature = of_another[0].signature;
+    assert_eq!(raise(records, NEXT, of_another), Err(Check::Version));
+    assert_eq!(raise(records, NEXT, all(PROTOCOL_VERSION, round)), Err(Check::Version));
+    let of_an_older_binary = all(NEXT, Round(round.0 - 4));
+    assert_eq!(raise(records, NEXT, of_an_older_binary), Err(Check::Version));
+    assert_eq!(raise(records, NEXT + 1, all(NEXT + 1, round)), Err(Check::Record));
 }

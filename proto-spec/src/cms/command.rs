@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::committee::{KeySetup, Step};
 use super::election::SeatChange;
 use super::records::Group;
+use super::version::VersionWord;
 use crate::beacon::SignedBeacon;
 use crate::credential::head::SignedHead;
 use crate::genesis::SignedGenesis;
@@ -101,6 +102,8 @@ pub enum Command {
     Version {
         /// That version.
         version: u16,
+        /// The word of every voter that it reads it.
+        words: Vec<VersionWord>,
     },
     /// All shards of a member lie under its next unlock: from here on it is unlocked by that, and never by an earlier
     /// one.

@@ -9,3 +9,4 @@ pub mod members;
 pub mod records;
 pub mod service;
 pub mod snapshot;
+pub mod version;

@@ -168,33 +168,8 @@ impl Records {
             Command::Leave { host } => self.leave(&host),
             Command::Epoch { beacon } => self.close_header(suite, &beacon),
             Command::Committee(step) => self.change_committee(suite, &step),
-            Command::Version { version } => self.raise_version(version),
+            Command::Version { version, words } => self.raise_version(suite, version, &words),
             Command::Rewrapped { host, number, signature } => self.rewrapped(suite, &host, number, &signature),
-        }
-    }
-
-    /// Everybody reads the records by the next version from here on: rules that differ ask for it.
-    fn raise_version(&mut self, version: u16) -> Result<Effect, Check> {
-        if self.founded.is_none() || self.protocol_version.checked_add(1) != Some(version) {
-            return Err(Check::Record);
-        }
-        self.protocol_version = version;
-        Ok(Effect::VersionRaised(version))
-    }
-
-    /// The version by which the records are read; 0 before there is a mesh.
-    pub fn protocol_version(&self) -> u16 {
-        self.protocol_version
-    }
-
-    /// The version to which the next entry raises these records: a binary must know it before it applies the entry.
-    pub fn raised_by(&self, entry: &LogEntry) -> Option<u16> {
-        match wire::decode::<Command>(&entry.command, ENTRY_MAX) {
-            Ok(Command::Version { version }) => {
-                let next = self.protocol_version.checked_add(1);
-                Some(version).filter(|_| self.founded.is_some() && entry.change.is_none() && next == Some(version))
-            }
-            _ => None,
         }
     }
 

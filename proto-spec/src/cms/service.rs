@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::command::Command;
 use super::credentials::{Credential, has_expired};
 use super::records::Group;
+use super::version::VersionWord;
 use crate::attest::enroll::{Candidate, OpenChallenge};
 use crate::attest::evidence::{Appraised, SignedEvidence};
 use crate::attest::quote::Quote;
@@ -29,7 +30,7 @@ struct Sighting {
     appraised: Result<Appraised, Check>,
     address: Address,
     /// Newest version of the records that it reads.
-    newest: u16,
+    word: VersionWord,
     /// Nothing reached it since it was heard last: no new share goes there.
     is_lost: bool,
 }
@@ -164,14 +165,20 @@ impl State {
 
     /// Appraises a member's evidence of this epoch and remembers where it is, and the newest version of the records that
     /// it reads.
-    pub fn see(&mut self, view: View<'_>, host: &HostId, signed: &SignedEvidence, (address, newest): (Address, u16)) {
+    pub fn see(
+        &mut self,
+        view: View<'_>,
+        host: &HostId,
+        signed: &SignedEvidence,
+        (address, word): (Address, VersionWord),
+    ) {
         let appraised = view.appraise(signed).map(|(appraised, _)| appraised);
         let known = self.seen.get_mut(host);
         match (known, appraised) {
             // Messages overtake each other: what comes late takes nothing back.
             (Some(known), Err(Check::EvidenceStale)) => known.address = address,
             (Some(known), Ok(late)) if known.is_newer_than(view, &late) => known.address = address,
-            (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address, newest, is_lost: false })),
+            (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address, word, is_lost: false })),
         }
     }
 
@@ -261,7 +268,12 @@ impl State {
     /// Whether everybody who stands reads this version of the records.
     pub fn all_read(&self, view: View<'_>, version: u16) -> bool {
         let mut standing = self.seen.iter().filter(|(host, _)| self.stands(view, host));
-        standing.all(|(_, sighting)| sighting.newest >= version)
+        standing.all(|(_, sighting)| sighting.word.version >= version)
+    }
+
+    /// What these hosts said last about the versions that they read.
+    pub fn words(&self, of: &[HostId]) -> Vec<VersionWord> {
+        of.iter().filter_map(|host| self.seen.get(host)).map(|sighting| sighting.word.clone()).collect()
     }
 
     /// The session key in a member's current, good evidence.

@@ -5,6 +5,7 @@ use super::committee::{Question, Then};
 use super::{Action, ActionId, Actions, Host, Lane, Table, Waiting, Write};
 use crate::cms::command::Command;
 use crate::cms::service::{Greeting, Placed};
+use crate::cms::version::VersionWord;
 use crate::credential::head::Dealer;
 use crate::credential::seal::SealContext;
 use crate::credential::split::{self, Deal, Placement, PutOrder, Receiver};
@@ -172,15 +173,15 @@ impl Host {
         from: TransportKey,
         host: HostId,
         evidence: &SignedEvidence,
-        whereabouts: (Address, u16),
+        told: (Address, VersionWord),
         actions: &mut Actions,
     ) {
-        if evidence.evidence.host != host {
+        if evidence.evidence.host != host || told.1.host != host {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::WrongName });
             return;
         }
         if let Some(view) = self.ground.view(now, self.header.as_ref()) {
-            self.coordinator.see(view, &host, evidence, whereabouts);
+            self.coordinator.see(view, &host, evidence, told);
         }
     }
 

@@ -4,6 +4,7 @@
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, TpmReply, TpmRequest, TpmUse, Write};
 use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::cms::command::Command;
+use crate::cms::version::VersionWord;
 use crate::error::{LocalFault, Misbehaved};
 use crate::gossip::{News, Verdict};
 use crate::header::{Header, HeaderVerified, SignedHeader};
@@ -340,10 +341,12 @@ impl Host {
 
     /// Sends evidence to the whole committee: whoever leads next knows who stands.
     pub(super) fn show_evidence(&self, evidence: &crate::attest::evidence::SignedEvidence, actions: &mut Actions) {
+        let (suite, round) = (self.ground.suite.as_ref(), evidence.evidence.round);
+        let (host, key) = (self.own.host, &self.own.identity.transport);
+        let Some(word) = VersionWord::give(suite, &self.mesh(), host, self.config.newest, round, key) else { return };
         for to in self.committee() {
-            let address = self.config.address.clone();
-            let newest = self.config.newest;
-            let message = Message::EvidenceAnnounce { evidence: evidence.clone(), address, newest };
+            let (evidence, address, word) = (evidence.clone(), self.config.address.clone(), word.clone());
+            let message = Message::EvidenceAnnounce { evidence, address, word };
             self.send(Lane::Ring, to, message, actions);
         }
     }

@@ -107,8 +107,8 @@ impl Host {
 
     fn on_request(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
         match message {
-            Message::EvidenceAnnounce { evidence, address, newest } => {
-                self.on_evidence(now, from, host, &evidence, (address, newest), actions);
+            Message::EvidenceAnnounce { evidence, address, word } => {
+                self.on_evidence(now, from, host, &evidence, (address, word), actions);
             }
             Message::RecordsPull { after } => self.on_pull(now, from, after, actions),
             Message::EpochPull => self.tell_everything(now, from, actions),

@@ -138,7 +138,7 @@ fn replay(suite: &dyn Suite, records: &mut Records, log: &Stretch, commit: u64, 
     let applied = records.applied();
     let committed = log.entries.iter().filter(|entry| entry.index > applied && entry.index <= commit);
     for entry in committed {
-        let outgrown = records.raised_by(entry).filter(|version| *version > newest);
+        let outgrown = records.raised_by(suite, entry).filter(|version| *version > newest);
         if outgrown.is_some() {
             return outgrown;
         }

@@ -19,15 +19,21 @@ impl Host {
         let epochs_ms = view.calendar.epoch_ms().saturating_mul(2);
         let has_heard =
             self.seated.as_ref().is_some_and(|seated| now.monotonic >= seated.leads_since().plus(epochs_ms));
-        if next <= self.config.newest && all_there && has_heard && self.coordinator.all_read(view, next) {
+        let all_read = all_there && has_heard && self.coordinator.all_read(view, next);
+        let words = self.coordinator.words(&voters);
+        if next <= self.config.newest && all_read && view.records.check_version(view.suite, next, &words).is_ok() {
             // Proposed twice it is refused once.
-            let _not_leading = self.propose(now, &Command::Version { version: next }, Then::Nothing, actions);
+            let _not_leading = self.propose(now, &Command::Version { version: next, words }, Then::Nothing, actions);
         }
     }
 
     /// Whether this binary must not apply an entry: neither that one nor any behind it.
     pub(super) fn is_outgrown_by(&mut self, now: Now, entry: &LogEntry, actions: &mut Actions) -> bool {
-        let beyond = self.ground.records.raised_by(entry).filter(|version| *version > self.config.newest);
+        let beyond = self
+            .ground
+            .records
+            .raised_by(self.ground.suite.as_ref(), entry)
+            .filter(|version| *version > self.config.newest);
         if let Some(version) = beyond.filter(|_| self.outgrown.is_none()) {
             self.stop_at(version);
             self.give_up_seat(now, actions);

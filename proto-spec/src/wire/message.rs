@@ -11,6 +11,7 @@ use crate::beacon::SignedBeacon;
 use crate::cms::command::Founding;
 use crate::cms::committee::Seating;
 use crate::cms::election::{Ballot, LogEntry};
+use crate::cms::version::VersionWord;
 use crate::credential::dealing::KeyDeal;
 use crate::credential::head::SignedHead;
 use crate::credential::split::PutOrder;
@@ -306,7 +307,7 @@ pub enum Message {
         /// Where it listens.
         address: Address,
         /// Newest version of the records that it reads.
-        newest: u16,
+        word: VersionWord,
     },
     /// Member → committee member: records behind this index, please.
     RecordsPull {
