@@ -200,6 +200,11 @@ impl World {
 
     /// Says something to a host in the name of a transport key, as a hostile peer does.
     pub fn inject(&mut self, machine: usize, from: TransportKey, message: Message) {
+        // It came over a connection, and the answer goes back over it.
+        if let Some(sender) = self.machines.iter().position(|machine| machine.transport == from) {
+            let connection = self.connection(sender, machine);
+            self.connected.insert(connection);
+        }
         self.feed(machine, Event::Message { from, message: Box::new(Unverified::new(message)) });
     }
 

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::election::SeatChange;
 use crate::credential::dealing::{Ceremony, KeyDeal, index_in};
 use crate::error::Check;
-use crate::header::{HeaderVerified, SignedHeader};
 use crate::limits::{COMMITTEE_MAX, COMMITTEE_MIN};
 use crate::membership::MemberRecord;
 use crate::suite::{MeshKey, Suite};
@@ -323,38 +322,8 @@ impl Committee {
     }
 }
 
-fn digest_of(seats: &[Seat], key: &Digest) -> Digest {
+pub(super) fn digest_of(seats: &[Seat], key: &Digest) -> Digest {
     Purpose::Committee.digest(&[&wire::encode(&seats), &key.0])
-}
-
-/// The seats under a signed header: what a voter is shown that lost its seat and missed the record of it, since Raft
-/// sends nothing more to whoever it removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Seating {
-    /// The header.
-    pub header: SignedHeader,
-    /// All seats; at most [`COMMITTEE_MAX`] and one that follows.
-    pub seats: Vec<Seat>,
-    /// Digest of the shares that sign, which the header covers too.
-    pub key: Digest,
-}
-
-impl Seating {
-    /// The seats now, where the newest header covers them and this one is not among them.
-    pub fn without(id: u64, committee: &Committee, header: &SignedHeader) -> Option<Self> {
-        let covered = header.header.committee == committee.digest() && committee.host_of(id).is_none();
-        covered.then(|| Self { header: header.clone(), seats: committee.seats.clone(), key: committee.key.digest() })
-    }
-
-    /// Whether it proves that a seat which stood at an index was given up behind it. Ids are given once, so an old
-    /// header proves it as well as a new one.
-    pub fn proves_gone(&self, suite: &dyn Suite, mesh: &MeshId, key: &MeshKey, id: u64, index: u64) -> bool {
-        self.header.header.record > index
-            && self.header.header.committee == digest_of(&self.seats, &self.key)
-            && self.seats.iter().all(|seat| seat.id != id)
-            && HeaderVerified::check(suite, mesh, key, &self.header).is_some()
-    }
 }
 
 /// The commitments after a re-dealing: the dealers' own shares are its constant terms, weighted so that the key stays.

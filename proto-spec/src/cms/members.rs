@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::snapshot::{Row, Skip};
 use crate::error::Check;
 use crate::limits::MEMBERS_MAX;
 use crate::membership::{Member, MemberRecord, Role};
 use crate::suite::{MeshKey, Suite};
+use crate::tree;
 use crate::types::{Digest, Ed25519Signature, HostId, MeshId, Purpose, Round, TicketSerial, TransportKey};
 
 /// All members.
@@ -33,6 +36,34 @@ pub fn leaving_bytes(mesh: &MeshId, record: &MemberRecord) -> Vec<u8> {
 /// What a host signs whose shards lie under its next unlock.
 pub fn rewrapped_bytes(mesh: &MeshId, record: &MemberRecord, number: u64) -> Vec<u8> {
     Purpose::Rewrapped.signed_bytes(mesh, &[record.digest(mesh).0.as_slice(), &number.to_be_bytes()].concat())
+}
+
+/// A member's leaf in the header's tree.
+fn leaf(place: u64, record: &Digest, leaving: bool) -> Digest {
+    let standing: &[u8] = if leaving { b"leaving" } else { b"admitted" };
+    Purpose::MemberLeaf.digest(&[&place.to_be_bytes(), &record.0, standing])
+}
+
+/// A member under a header's root over all of them: for whoever has not the records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberProof {
+    /// The member.
+    pub record: MemberRecord,
+    /// Whether it said that it leaves.
+    pub leaving: bool,
+    /// Its place among the members.
+    pub place: u64,
+    /// The path from its leaf; at most [`tree::PATH_MAX`] steps.
+    pub path: Vec<Option<Digest>>,
+}
+
+impl MemberProof {
+    /// Whether it holds under the root over the members that a header names.
+    pub fn holds(&self, mesh: &MeshId, root: &Digest) -> bool {
+        let leaf = leaf(self.place, &self.record.digest(mesh), self.leaving);
+        usize::try_from(self.place).is_ok_and(|place| tree::holds(root, &leaf, place, &self.path))
+    }
 }
 
 /// The number of the unlock with which a member begins.
@@ -241,10 +272,18 @@ impl Members {
     /// Leaves of the header's tree, in the order of the identities.
     pub(super) fn leaves(&self, mesh: &MeshId) -> Vec<Digest> {
         let leaf = |(place, (host, member)): (u64, (&HostId, &Member))| {
-            let standing: &[u8] = if self.leaving.contains(host) { b"leaving" } else { b"admitted" };
-            Purpose::MemberLeaf.digest(&[&place.to_be_bytes(), &member.record().digest(mesh).0, standing])
+            leaf(place, &member.record().digest(mesh), self.leaving.contains(host))
         };
         (0_u64..).zip(&self.all).map(leaf).collect()
+    }
+
+    /// Shows that a host is a member to who knows a header's root over them.
+    pub fn prove(&self, mesh: &MeshId, host: &HostId) -> Option<MemberProof> {
+        let record = self.all.get(host)?.record().clone();
+        let place = self.all.range(..*host).count();
+        let path = tree::path(&self.leaves(mesh), place);
+        let leaving = self.leaving.contains(host);
+        Some(MemberProof { record, leaving, place: u64::try_from(place).ok()?, path })
     }
 
     /// A member.

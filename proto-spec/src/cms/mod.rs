@@ -7,6 +7,7 @@ pub mod election;
 pub mod log;
 pub mod members;
 pub mod records;
+pub mod seating;
 pub mod service;
 pub mod snapshot;
 pub mod version;

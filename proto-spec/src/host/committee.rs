@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::recording::Wanted;
+use super::seating::Newcomers;
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, Write};
 use crate::cms::command::Command;
 use crate::cms::election::{Ballot, Election, Hard, LogEntry, NotStepped, Ready};
@@ -54,6 +55,7 @@ pub(super) struct Seated {
     announced: (u64, Time),
     /// When each seat was heard last.
     heard: BTreeMap<u64, Time>,
+    pub(super) newcomers: Newcomers,
 }
 
 /// The row of what a voter must not forget.
@@ -85,6 +87,7 @@ impl Seated {
             next_question: 0,
             announced: (0, Time(0)),
             heard: BTreeMap::new(),
+            newcomers: Newcomers::default(),
         }
     }
 
@@ -128,8 +131,7 @@ impl Host {
     }
 
     pub(super) fn on_ballot(&mut self, now: Now, from: TransportKey, ballot: &Ballot, actions: &mut Actions) {
-        let host = self.ground.records.member_by_transport(&from).map(|member| member.record().host);
-        let seat = host.and_then(|host| self.ground.records.committee()?.seat_of(&host)).map(|seat| seat.id);
+        let seat = self.seat_id_of(&from);
         let Some(seated) = self.seated.as_mut().filter(|_| !self.disk_failed) else { return };
         let stepped = seat.ok_or(NotStepped::Seat).and_then(|seat| seated.election.step(seat, ballot));
         match stepped {
@@ -267,13 +269,8 @@ impl Host {
     }
 
     fn send_ballots(&self, lane: Lane, ballots: Vec<Ballot>, actions: &mut Actions) {
-        let Some(committee) = self.ground.records.committee() else { return };
         for ballot in ballots {
-            let transport = committee
-                .host_of(ballot.to)
-                .and_then(|host| self.ground.records.member(host))
-                .map(|member| member.record().transport);
-            if let Some(to) = transport {
+            if let Some(to) = self.transport_of_seat(ballot.to) {
                 self.send(lane, to, Message::Ballot(ballot), actions);
             }
         }
@@ -366,9 +363,7 @@ impl Host {
             return;
         }
         let leader = seated.election.leader().filter(|_| !seated.election.is_leader());
-        let host = leader.and_then(|id| self.ground.records.committee()?.host_of(id));
-        let transport = host.and_then(|host| self.ground.records.member(host)).map(|member| member.record().transport);
-        if let Some(transport) = transport {
+        if let Some(transport) = leader.and_then(|id| self.transport_of_seat(id)) {
             self.follow_leader(now, term, transport, actions);
         }
     }

@@ -157,6 +157,7 @@ impl Host {
         };
         self.header = Some((verified, now.monotonic));
         self.circle_changed = true;
+        self.keep_seating();
         if self.leads() {
             self.announce_to_all(now, actions);
         }

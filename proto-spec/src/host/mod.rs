@@ -28,6 +28,7 @@ mod redealing;
 mod restore;
 mod rewrapping;
 mod saving;
+mod seating;
 mod seats;
 mod spreading;
 mod unlocking;
@@ -53,6 +54,7 @@ use crate::changing::Changing;
 use crate::cms;
 use crate::cms::log::Stretch;
 use crate::cms::records::Records;
+use crate::cms::seating::{SeatProof, Seating};
 use crate::credential::head::SignedHead;
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused, Subject};
 use crate::genesis::GenesisVerified;
@@ -281,6 +283,9 @@ pub struct Host {
     signed: Option<(Round, Time)>,
     /// The newest header, and when it was verified here.
     header: Option<(HeaderVerified, Time)>,
+    /// What the newest header says of the seats that these records know, and of this host's own.
+    seating: Option<Seating>,
+    own_seat: Option<SeatProof>,
     unlocking: Unlocking,
     rewrapping: Rewrapping,
     /// The dealing of the mesh key that is under way.
@@ -366,6 +371,8 @@ impl Host {
             beacons: VecDeque::new(),
             signed: None,
             header: None,
+            seating: None,
+            own_seat: None,
             unlocking: Unlocking::default(),
             rewrapping: Rewrapping::default(),
             redealing: None,
@@ -503,9 +510,7 @@ impl Host {
 
     /// Whether this key is that of a committee member.
     fn is_seated(&self, from: &TransportKey) -> bool {
-        let records = &self.ground.records;
-        let member = records.member_by_transport(from).map(|member| member.record().host);
-        member.is_some_and(|host| records.committee().is_some_and(|committee| committee.seat_of(&host).is_some()))
+        self.seat_id_of(from).is_some()
     }
 
     fn fresh_id(&mut self) -> ActionId {

@@ -41,11 +41,10 @@ impl Host {
         if let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(to)) {
             joining.unreachable(now.monotonic);
         }
-        let host = self.ground.records.member_by_transport(to).map(|member| member.record().host);
-        if let Some(host) = &host {
-            self.coordinator.lost(host);
+        if let Some(host) = self.ground.records.member_by_transport(to).map(|member| member.record().host) {
+            self.coordinator.lost(&host);
         }
-        let seat = host.and_then(|host| self.ground.records.committee()?.seat_of(&host)).map(|seat| seat.id);
+        let seat = self.seat_id_of(to);
         if let (Some(seated), Some(seat)) = (&mut self.seated, seat) {
             seated.election.unreachable(seat);
         }
@@ -78,6 +77,7 @@ impl Host {
         match (member, message) {
             (_, message @ Message::Announce { .. }) => self.on_announce(now, from, message, actions),
             (_, Message::Unseated(seating)) => self.on_unseated(now, &seating, actions),
+            (_, Message::SeatProof(proof)) => self.on_seat_proof(from, &proof),
             (_, Message::StateOffer(header)) => self.on_state_offer(now, from, &header, actions),
             (_, Message::StatePage { record, number, rows }) => {
                 self.on_state_page(now, from, (record, number), rows, actions);
@@ -100,9 +100,14 @@ impl Host {
                 self.on_departed(from, &message, actions);
             }
             // Whoever leads and has applied all knows every member; everybody else may be a record behind.
-            (None, _) if !self.leads() || !self.has_applied_all() => {}
+            (None, Message::Ballot(ballot)) if !self.knows_everybody() => self.on_ballot(now, from, &ballot, actions),
+            (None, _) if !self.knows_everybody() => {}
             (None, _) => actions.push(Action::Disconnect { peer: from, why: Misbehaved::NotMember }),
         }
+    }
+
+    fn knows_everybody(&self) -> bool {
+        self.leads() && self.has_applied_all()
     }
 
     fn on_request(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
@@ -111,6 +116,7 @@ impl Host {
                 self.on_evidence(now, from, host, &evidence, (address, word), actions);
             }
             Message::RecordsPull { after } => self.on_pull(now, from, after, actions),
+            Message::SeatPull => self.on_seat_pull(from, actions),
             Message::EpochPull => self.tell_everything(now, from, actions),
             Message::StatePull { record, number } => self.on_state_pull(from, record, number, actions),
             Message::Ballot(ballot) => self.on_ballot(now, from, &ballot, actions),

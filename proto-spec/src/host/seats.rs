@@ -7,13 +7,12 @@ use super::committee::{RaftRow, Then};
 use super::redealing::Redealing;
 use super::{Action, Actions, Host, Lane};
 use crate::cms::command::Command;
-use crate::cms::committee::{Committee, FOUNDERS, Seat, Seating, Step, next_seat, wanted};
-use crate::cms::election::{Ballot, Hard};
+use crate::cms::committee::{Committee, FOUNDERS, Seat, Step, next_seat, wanted};
+use crate::cms::election::Hard;
 use crate::limits::{ABSENT_EPOCHS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_REDEAL_EPOCHS};
 use crate::membership::{Member, MemberRecord};
-use crate::types::{HostId, Now, Time, TransportKey};
+use crate::types::{HostId, Now, Time};
 use crate::view::View;
-use crate::wire::Message;
 
 /// What a leader watches.
 #[derive(Default)]
@@ -191,26 +190,6 @@ impl Host {
             let hard = Hard { term: self.log.last_term(), vote: 0, commit: self.log.last() };
             let row = RaftRow { seat: 0, taken: self.taken, hard }.write();
             actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
-        }
-    }
-
-    /// Somebody votes who has no seat: it may have missed the record by which it lost it.
-    pub(super) fn show_seats(&self, to: TransportKey, ballot: &Ballot, actions: &mut Actions) {
-        let newest = self.seated.as_ref().and(self.header.as_ref()).map(|(header, _)| header.signed());
-        let committee = self.ground.records.committee();
-        let shown = committee.zip(newest).and_then(|(now, header)| Seating::without(ballot.from, now, header));
-        if let Some(seating) = shown {
-            self.send(Lane::Records, to, Message::Unseated(Box::new(seating)), actions);
-        }
-    }
-
-    /// The mesh key says that this host's seat was given up while it did not hear: it follows from here on.
-    pub(super) fn on_unseated(&mut self, now: Now, seating: &Seating, actions: &mut Actions) {
-        let (records, suite) = (&self.ground.records, self.ground.suite.as_ref());
-        let Some(id) = self.seated.as_ref().map(|seated| seated.election.id()) else { return };
-        let Some((mesh, key)) = records.mesh().zip(records.mesh_key()) else { return };
-        if seating.proves_gone(suite, mesh, &key, id, records.applied()) {
-            self.give_up_seat(now, actions);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::limits::{
     ADDRESS_MAX, COMMITTEE_MAX, EKS_MAX, ENTRY_MAX, MEMBERS_MAX, PAGE_ENTRIES_MAX, PIECES_MAX, SEALED_SHARE_MAX,
     SHARD_MAP_MAX, SHARES_MAX, STATE_PAGE_ROWS_MAX,
 };
+use crate::tree::PATH_MAX;
 
 impl EnrolHello {
     fn within_bounds(&self) -> bool {
@@ -45,6 +46,10 @@ impl Message {
                 ballot.entries.iter().try_for_each(|entry| bound("entry", entry.command.len(), ENTRY_MAX))
             }
             Self::Unseated(seating) => bound("seats", seating.seats.len(), COMMITTEE_MAX + 1),
+            Self::SeatProof(proof) => {
+                bound("seats", proof.seating.seats.len(), COMMITTEE_MAX + 1)?;
+                bound("path", proof.member.path.len(), PATH_MAX)
+            }
             Self::UnlockPart { sealed, .. } => bound("sealed", sealed.len(), SEALED_SHARE_MAX),
             Self::Announce { presence: Some(presence), .. } => {
                 bound("presence", presence.len(), MEMBERS_MAX)?;

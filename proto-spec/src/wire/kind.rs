@@ -81,6 +81,8 @@ impl Message {
             Self::StateOffer(_) => "state-offer",
             Self::StatePull { .. } => "state-pull",
             Self::StatePage { .. } => "state-page",
+            Self::SeatPull => "seat-pull",
+            Self::SeatProof(_) => "seat-proof",
             Self::Refusal { .. } => "refusal",
         }
     }

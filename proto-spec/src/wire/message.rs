@@ -9,8 +9,8 @@ use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
 use crate::cms::command::Founding;
-use crate::cms::committee::Seating;
 use crate::cms::election::{Ballot, LogEntry};
+use crate::cms::seating::{SeatProof, Seating};
 use crate::cms::version::VersionWord;
 use crate::credential::dealing::KeyDeal;
 use crate::credential::head::SignedHead;
@@ -574,6 +574,10 @@ pub enum Message {
         /// Signature of its transport key.
         signature: Ed25519Signature,
     },
+    /// Voter → somebody who votes under a seat that it does not know: show it, please.
+    SeatPull,
+    /// The answer.
+    SeatProof(Box<SeatProof>),
 }
 
 impl Package {

@@ -1,0 +1,183 @@
+//! Voters that missed who sits: the mesh key tells them, not the word of whoever votes.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use serde::{Deserialize, Serialize};
+use spec::cms::election::{Ballot, BallotKind};
+use spec::cms::records::Records;
+use spec::cms::seating::SeatProof;
+use spec::host::{LocalCommand, LocalReply};
+use spec::limits::MESSAGE_MAX;
+use spec::suite::Fake;
+use spec::types::{BlsSignature, MeshId, TransportKey};
+use spec::wire::{self, Message};
+use vouchsafe_sim::run::Run;
+use vouchsafe_sim::scenario::Scenario;
+
+const EPOCH_MS: u64 = 2_000;
+/// A founder that is away while the committee grows.
+const AWAY: usize = 2;
+
+fn records(run: &Run, machine: usize) -> &Records {
+    run.world.machines[machine].running.as_ref().expect("it runs").host.records()
+}
+
+fn voters(run: &Run, machine: usize) -> usize {
+    records(run, machine).committee().expect("a committee").voters().len()
+}
+
+fn leads(run: &mut Run, machine: usize) -> bool {
+    match run.ask(machine, LocalCommand::Status, 20_000) {
+        Some(Ok(LocalReply::Status(status))) => status.coordinates,
+        other => panic!("no status: {other:?}"),
+    }
+}
+
+/// Five hosts; the third founder was away since before the last two were admitted and seated.
+fn grown_without_a_founder() -> Run {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, 5, 43);
+    run.set_up();
+    let genesis = run.genesis(&scenario);
+    assert!((0..3).all(|number| run.enrol(number, &genesis)));
+    run.settle(5 * EPOCH_MS);
+    assert_eq!(voters(&run, AWAY), 3);
+    run.world.crash(AWAY);
+    run.settle(4 * EPOCH_MS);
+    for number in 3..=run.reader() {
+        run.world.start(number);
+        let joining = run.joining(number, &genesis, |_| {}).expect("a ticket");
+        assert!(matches!(run.ask(number, joining, 100_000), Some(Ok(LocalReply::Joined(_)))));
+    }
+    run.settle(20 * EPOCH_MS);
+    assert_eq!(voters(&run, 0), 5, "the committee grew without it");
+    run
+}
+
+#[test]
+fn a_voter_that_missed_two_seats_elects_with_those_who_sit_there_though_nobody_else_is_left() {
+    let mut run = grown_without_a_founder();
+    run.world.crash(0);
+    run.world.crash(1);
+    run.world.start(AWAY);
+    assert_eq!(voters(&run, AWAY), 3, "it does not know them");
+    run.settle(10_000);
+    let leaders = [2, 3, 4].into_iter().filter(|machine| leads(&mut run, *machine)).count();
+    assert_eq!(leaders, 1, "three of five elect");
+    assert_eq!(voters(&run, AWAY), 5, "and it has their records");
+    run.world.start(0);
+    run.world.start(1);
+    run.settle(20 * EPOCH_MS);
+    let applied = records(&run, 3).applied();
+    assert!((0..5).all(|machine| records(&run, machine).applied() == applied));
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+/// A message as it is on the wire.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    version: u16,
+    mesh: MeshId,
+    body: Message,
+}
+
+fn message(bytes: &[u8]) -> Message {
+    wire::decode::<Envelope>(bytes, MESSAGE_MAX).expect("a message").body
+}
+
+/// What a host that sits shows to a voter that asks.
+fn shown(run: &mut Run, by: usize, to: usize) -> SeatProof {
+    run.world.overheard = Some(Vec::new());
+    let asker = run.world.machines[to].transport;
+    run.world.inject(by, asker, Message::SeatPull);
+    run.settle(100);
+    let heard = run.world.overheard.take().expect("listened");
+    let mut proofs =
+        heard.iter().filter(|(machine, ..)| *machine == to).filter_map(|(_, _, bytes)| match message(bytes) {
+            Message::SeatProof(proof) => Some(*proof),
+            _ => None,
+        });
+    proofs.next().expect("a proof")
+}
+
+#[test]
+fn a_seat_is_shown_by_the_mesh_key_alone() {
+    let mut run = grown_without_a_founder();
+    let proof = shown(&mut run, 3, 0);
+    let pins = run.pins.clone().expect("pins");
+    let key = pins.mesh_key().expect("a key");
+    let check = |proof: &SeatProof, index: u64| proof.check(&Fake, &pins.mesh, &key, index);
+
+    let record = proof.seating.header.header.record;
+    let proven = check(&proof, record - 1).expect("it holds");
+    assert_eq!(*proven.transport(), run.world.machines[3].transport);
+    assert!(proven.id() > 3, "an id that nobody had before");
+    assert!(check(&proof, record).is_none(), "whose records have come as far knows better");
+
+    let altered = |change: &dyn Fn(&mut SeatProof)| {
+        let mut lie = proof.clone();
+        change(&mut lie);
+        check(&lie, 0)
+    };
+    assert!(altered(&|lie| lie.member.record.transport = TransportKey([7; 32])).is_none());
+    assert!(altered(&|lie| lie.member.place += 1).is_none());
+    assert!(altered(&|lie| lie.member.leaving = true).is_none());
+    assert!(altered(&|lie| lie.member.path.truncate(1)).is_none());
+    assert!(altered(&|lie| lie.seating.seats[0].id = 9).is_none());
+    assert!(altered(&|lie| lie.seating.seats.clear()).is_none());
+    assert!(altered(&|lie| lie.seating.header.header.record += 1).is_none());
+    assert!(altered(&|lie| lie.seating.header.signature = BlsSignature([7; 48])).is_none());
+    let reader = run.world.machines[run.reader()].transport;
+    let of_a_reader = records(&run, 3).member_by_transport(&reader).expect("a member").record().host;
+    let header = proof.seating.header.clone();
+    let members = records(&run, 3).roll().prove(&pins.mesh, &of_a_reader).expect("a member");
+    assert!(members.holds(&pins.mesh, &header.header.member_root), "it is a member, and sits nowhere");
+    assert!(altered(&|lie| lie.member = members.clone()).is_none());
+}
+
+/// What a machine answers when this key asks for its vote under a Raft id.
+fn answers(run: &mut Run, by: usize, from: usize, id: u64) -> Vec<&'static str> {
+    run.world.overheard = Some(Vec::new());
+    let host = *run.world.machines[by].running.as_ref().expect("it runs").host.host();
+    let to = records(run, by).committee().and_then(|committee| committee.seat_of(&host)).expect("a seat").id;
+    let ballot = Ballot {
+        kind: BallotKind::PreVote,
+        from: id,
+        to,
+        term: 50,
+        log_term: 40,
+        index: 1_000,
+        entries: Vec::new(),
+        commit: 0,
+        commit_term: 0,
+        reject: false,
+        reject_hint: 0,
+        context: Vec::new(),
+    };
+    let key = run.world.machines[from].transport;
+    run.world.inject(by, key, Message::Ballot(ballot));
+    run.settle(100);
+    let own = run.world.machines[by].transport;
+    let heard = run.world.overheard.take().expect("listened").into_iter();
+    heard.filter(|(to, who, _)| *to == from && *who == own).map(|(_, _, bytes)| message(&bytes).name()).collect()
+}
+
+#[test]
+fn a_seat_that_is_shown_by_another_is_not_taken_for_its_own() {
+    let mut run = grown_without_a_founder();
+    let proof = shown(&mut run, 3, 0);
+    let id = proof.seating.seat_of(&proof.member.record.host).expect("a seat").id;
+    for machine in [0, 1, 4] {
+        run.world.crash(machine);
+    }
+    run.world.start(AWAY);
+    let thief = run.reader();
+    assert_eq!(answers(&mut run, AWAY, thief, id), ["seat-pull"], "a seat that its records do not know");
+    let key = run.world.machines[thief].transport;
+    run.world.inject(AWAY, key, Message::SeatProof(Box::new(proof.clone())));
+    assert_eq!(answers(&mut run, AWAY, thief, id), ["seat-pull"], "it is another's");
+    let key = run.world.machines[3].transport;
+    run.world.inject(AWAY, key, Message::SeatProof(Box::new(proof)));
+    assert_eq!(answers(&mut run, AWAY, thief, id), ["seat-pull"], "it is another's still");
+    assert!(answers(&mut run, AWAY, 3, id).contains(&"ballot"), "whose it is, it answers");
+}
