@@ -93,6 +93,9 @@ pub const REQUESTS_KEPT_MAX: usize = 100_000;
 pub const PAGE_ENTRIES_MAX: usize = 256;
 /// Bytes of the record log that one page carries.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Hosts whose addresses a member keeps on disk: the committee, and others in case it is replaced while this host is away.
+/// They fit one row of the store.
+pub const CONTACTS_MAX: usize = 64;
 /// One entry of the record log: the founding is the largest, with the genesis and three members; below
 /// what one row of the store takes.
 pub const ENTRY_MAX: usize = GENESIS_MAX + 20 * 1024;

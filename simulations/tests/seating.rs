@@ -181,3 +181,39 @@ fn a_seat_that_is_shown_by_another_is_not_taken_for_its_own() {
     assert_eq!(answers(&mut run, AWAY, thief, id), ["seat-pull"], "it is another's still");
     assert!(answers(&mut run, AWAY, 3, id).contains(&"ballot"), "whose it is, it answers");
 }
+
+/// Hosts that sit, as this machine knows.
+fn seated(run: &Run, machine: usize) -> Vec<usize> {
+    let committee = records(run, machine).committee().expect("a committee");
+    let sits = |other: &usize| {
+        run.world.machines[*other].running.as_ref().is_some_and(|one| committee.seat_of(one.host.host()).is_some())
+    };
+    (0..run.world.machines.len()).filter(sits).collect()
+}
+
+#[test]
+fn a_host_finds_the_mesh_again_though_the_whole_committee_was_replaced_while_it_was_away() {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, 9, 47);
+    assert!(run.enrol_all(&scenario));
+    run.settle(20 * EPOCH_MS);
+    let old = seated(&run, 0);
+    let away = (0..9).find(|machine| !old.contains(machine)).expect("a host without a seat");
+    run.world.crash(away);
+    for host in &old {
+        assert!(matches!(run.ask(*host, LocalCommand::Leave, 100_000), Some(Ok(LocalReply::Leaving))));
+        run.settle(40 * EPOCH_MS);
+        run.world.crash(*host);
+    }
+    let left: Vec<usize> = (0..9).filter(|machine| *machine != away && !old.contains(machine)).collect();
+    assert_eq!(seated(&run, left[0]), left, "three others sit");
+    let before = records(&run, left[0]).applied();
+    run.world.start(away);
+    run.settle(10_000);
+    assert!(records(&run, away).applied() > before, "it has the records of meanwhile, and new ones");
+    match run.ask(away, LocalCommand::Status, 20_000) {
+        Some(Ok(LocalReply::Status(status))) => assert!(status.unlocked && status.header.is_some(), "{status:?}"),
+        other => panic!("no status: {other:?}"),
+    }
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}

@@ -5,7 +5,7 @@ use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::election::{LogEntry, SeatChange};
-use crate::limits::PAGE_ENTRIES_MAX;
+use crate::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 
 /// Entries without a gap, from behind an index on: what stood before is in a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +57,17 @@ impl Stretch {
         }
         let entry = self.entries.get(place(index, self.after)?)?;
         Some(entry.term)
+    }
+
+    /// Entries behind an index, as many as fit a page.
+    pub fn page(&self, after: u64) -> Vec<LogEntry> {
+        let mut bytes = 0;
+        let fits = |entry: &&LogEntry| {
+            bytes += entry.command.len();
+            bytes <= PAGE_BYTES_MAX
+        };
+        let begin = usize::try_from(after.saturating_sub(self.after)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(begin).take(PAGE_ENTRIES_MAX).take_while(fits).cloned().collect()
     }
 
     /// Forgets the entries up to an index.

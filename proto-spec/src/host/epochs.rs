@@ -169,6 +169,7 @@ impl Host {
         let Some(message) = self.announcement(now, Told::Presence) else { return };
         if let Message::Announce { presence: Some(presence), .. } = &message {
             self.presence = by_host(presence);
+            self.keep_contacts(actions);
         }
         let members: Vec<TransportKey> =
             self.ground.records.members().map(|member| member.record().transport).collect();
@@ -177,10 +178,11 @@ impl Host {
         }
     }
 
-    /// As a voter: what somebody is to know now.
+    /// What somebody is to know now.
     pub(super) fn announcement(&self, now: Now, told: Told) -> Option<Message> {
         let view = self.view(now)?;
-        let term = self.seated.as_ref()?.election.term();
+        let known = || self.leader.map_or(0, |(term, _)| term);
+        let term = self.seated.as_ref().map_or_else(known, |seated| seated.election.term());
         let missed = told == Told::Everything;
         let epoch = view.epochs.current(view.calendar, now).filter(|_| missed);
         let beacon = epoch.map(|epoch| epoch.signed().clone());
@@ -214,7 +216,10 @@ impl Host {
         if self.membership.is_none() || self.ground.records.committee().is_none() {
             return; // admitted a moment ago, and without the records yet
         }
-        if !self.is_seated(&from) {
+        // Whoever has no seat has no say, but where nobody else is heard: then it tells where a committee may be found.
+        let has_say = self.is_seated(&from);
+        let is_heard = has_say || (self.leader.is_none() && self.may_serve_records(&from));
+        if !is_heard {
             return; // the committee changed, and one side has not heard yet
         }
         let forged = beacon.is_some_and(|beacon| self.take_beacon(now, &beacon, actions) == Verdict::Reject)
@@ -224,12 +229,15 @@ impl Host {
             return;
         }
         // A voter knows from its election who leads.
-        if let Some(leader) = leader.filter(|leader| self.seated.is_none() && self.is_seated(leader)) {
+        let leader = leader.filter(|leader| has_say && self.seated.is_none() && self.is_seated(leader));
+        if let Some(leader) = leader {
             self.follow_leader(now, term, leader, actions);
         }
         if let Some(presence) = presence.filter(|list| !list.is_empty() && !self.leads()) {
             self.presence = by_host(&presence);
-            self.keep_contacts(actions);
+            if has_say {
+                self.keep_contacts(actions);
+            }
         }
         self.catch_up(now, records, actions);
     }

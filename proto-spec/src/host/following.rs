@@ -9,7 +9,7 @@ use crate::cms::records::{Effect, Records};
 use crate::error::{Check, Misbehaved};
 use crate::founding::{self, RestingShare};
 use crate::holder::ShareKey;
-use crate::limits::{ENTRY_MAX, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use crate::limits::{CONTACTS_MAX, ENTRY_MAX, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::ticket::Contact;
 use crate::types::{GroupId, Now, Time, TransportKey};
 use crate::wire::{self, Message};
@@ -31,20 +31,25 @@ impl Host {
         effect
     }
 
-    /// As a voter: somebody asks for records.
+    /// Somebody asks for records. Also a host without a seat gives what the mesh key has confirmed to it: whoever was away
+    /// may know of no voter that is there still.
     pub(super) fn on_pull(&mut self, now: Now, from: TransportKey, after: u64, actions: &mut Actions) {
+        if self.seated.is_none() && self.confirmed.is_none() {
+            return;
+        }
         let newest = self.ground.records.applied();
-        let Some(seated) = &self.seated else { return }; // whoever only follows has no say
-        if after < seated.election.after() {
+        let begin = self.seated.as_ref().map_or(self.log.after, |seated| seated.election.after());
+        if after < begin {
             self.offer_state(from, actions);
         } else {
-            let entries = seated.election.page(after, newest);
+            let of_follower = || self.log.page(after);
+            let entries = self.seated.as_ref().map_or_else(of_follower, |seated| seated.election.page(after, newest));
             self.send(Lane::Records, from, Message::RecordsPage { entries, newest }, actions);
         }
         self.tell_everything(now, from, actions);
     }
 
-    /// As a voter: the newest beacon and header, and who is where, to somebody who missed them.
+    /// The newest beacon and header, and who is where, to somebody who missed them.
     pub(super) fn tell_everything(&self, now: Now, to: TransportKey, actions: &mut Actions) {
         if let Some(announcement) = self.announcement(now, Told::Everything) {
             self.send(Lane::Records, to, announcement, actions);
@@ -110,13 +115,12 @@ impl Host {
         }
     }
 
-    /// Voters serve records; before a host has any, whoever its ticket names.
+    /// Members serve records, and whoever this host was told of: what they say is held against the next header.
     pub(super) fn may_serve_records(&self, from: &TransportKey) -> bool {
         let contact = |membership: &Membership| membership.contacts.iter().any(|contact| contact.transport == *from);
-        match self.ground.records.committee() {
-            Some(_) => self.is_seated(from),
-            None => self.membership.as_ref().is_some_and(contact),
-        }
+        self.ground.records.member_by_transport(from).is_some()
+            || self.is_seated(from)
+            || self.membership.as_ref().is_some_and(contact)
     }
 
     /// The first record must be the founding of the mesh that this host pins, under the key that it pins, and hold:
@@ -245,9 +249,15 @@ impl Host {
         }
     }
 
-    /// The committee and where it is may have changed: after a restart this host must find somebody.
+    /// The committee and where it is may have changed: after a restart this host must find somebody. A few others too: by
+    /// then nobody of this committee may be there.
     pub(super) fn keep_contacts(&mut self, actions: &mut Actions) {
-        let contacts: Vec<Contact> = self.contacts().into_iter().filter(|one| !one.address.0.is_empty()).collect();
+        let mut contacts = self.contacts();
+        let hosts = self.ground.records.roll().staying_hosts().map(|record| record.transport);
+        let others = hosts.filter(|transport| *transport != self.own.transport && !self.is_seated(transport));
+        contacts.extend(others.map(|transport| Contact { address: self.address_of(&transport), transport }));
+        contacts.retain(|one| !one.address.0.is_empty());
+        contacts.truncate(CONTACTS_MAX);
         let known = self.membership.as_ref().filter(|membership| membership.contacts != contacts);
         if let Some(pins) = known.filter(|_| !contacts.is_empty()).map(|membership| membership.pins.clone()) {
             let row = self.remember(Membership { pins, contacts });
@@ -283,16 +293,19 @@ impl Host {
         if let Some((_, leader)) = self.leader.filter(|(_, leader)| in_vain.is_none() && may_ask(leader)) {
             return Some(leader);
         }
-        let mut voters = self.committee();
-        if voters.is_empty() {
+        let mut those = self.committee();
+        // Voters first. Where they are silent, whoever else is known: their seats may be others' by now.
+        if in_vain.is_some() || those.is_empty() {
             let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice());
-            voters = contacts.unwrap_or_default().iter().map(|contact| contact.transport).collect();
+            let contacts = contacts.unwrap_or_default().iter().map(|contact| contact.transport);
+            let others: Vec<TransportKey> = contacts.filter(|contact| !those.contains(contact)).collect();
+            those.extend(others);
         }
-        if voters.iter().any(may_ask) {
-            voters.retain(may_ask);
+        if those.iter().any(may_ask) {
+            those.retain(may_ask);
         }
         self.turn = self.turn.wrapping_add(1);
-        voters.get(self.turn.checked_rem(voters.len())?).copied()
+        those.get(self.turn.checked_rem(those.len())?).copied()
     }
 }
 
