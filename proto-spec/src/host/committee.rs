@@ -96,6 +96,11 @@ impl Seated {
         self.announced.1
     }
 
+    /// Whether nothing that this host proposed waits to be applied.
+    pub(super) fn is_idle(&self) -> bool {
+        self.proposals.is_empty()
+    }
+
     pub(super) fn tick_at(&self) -> Time {
         self.tick_at
     }

@@ -259,8 +259,8 @@ impl Host {
         contacts.retain(|one| !one.address.0.is_empty());
         contacts.truncate(CONTACTS_MAX);
         let known = self.membership.as_ref().filter(|membership| membership.contacts != contacts);
-        if let Some(pins) = known.filter(|_| !contacts.is_empty()).map(|membership| membership.pins.clone()) {
-            let row = self.remember(Membership { pins, contacts });
+        if let Some(known) = known.filter(|_| !contacts.is_empty()).cloned() {
+            let row = self.remember(Membership { contacts, ..known });
             actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         }
     }

@@ -142,8 +142,10 @@ pub struct Saved {
 #[serde(deny_unknown_fields)]
 struct Membership {
     pins: Pins,
-    /// Hosts to ask before the records are here.
+    /// Hosts to ask: before the records are here, and after a start.
     contacts: Vec<Contact>,
+    /// The highest number of an unlock under which this host said that all its shards lie.
+    told: u64,
 }
 
 /// What every part may look at.

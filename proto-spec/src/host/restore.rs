@@ -81,7 +81,6 @@ impl Host {
         host.log = log;
         host.slot = kept.as_ref().map_or(host.slot, |kept| kept.saved.slot());
         host.kept = kept;
-        host.rewrapping.may_have_told = host.ground.records.may_rewrap(&host.own.host);
         host.resting = saved.keys.into_iter().collect();
         host.tickets = saved.tickets.iter().filter_map(|(serial, digest)| ticket_of(serial, digest)).collect();
         host.restore_shares(saved.shares)?;

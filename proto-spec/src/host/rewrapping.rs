@@ -2,7 +2,7 @@
 //! anew, and has the next number recorded. From there on nobody gets the earlier one: an old copy of the disk opens
 //! nowhere, not even on this machine.
 
-use super::{Action, ActionId, Actions, Host, Lane, Table, Write, share_row};
+use super::{Action, ActionId, Actions, Host, Lane, Membership, Table, Write, share_row};
 use crate::cms::command::Command;
 use crate::cms::members::rewrapped_bytes;
 use crate::holder::{ShareKey, StoredShare, stored_bytes};
@@ -19,8 +19,6 @@ pub(super) struct Rewrapping {
     waits_for: Option<(ActionId, Vec<ShareKey>)>,
     /// When the leader is told again.
     tell_at: Option<Time>,
-    /// Whether this host may have said before its start that all its shards lie under the next unlock.
-    pub(super) may_have_told: bool,
 }
 
 impl Host {
@@ -36,14 +34,21 @@ impl Host {
         if !self.own.periods.has(number) {
             return Some(number);
         }
-        let is_due = self.ground.records.may_rewrap(&self.own.host) || self.holder.newest_number() > number;
+        let has_begun = self.holder.newest_number().max(self.told_number()) > number;
+        let is_due = has_begun || self.ground.records.may_rewrap(&self.own.host);
         (is_due && !self.own.periods.has(number + 1)).then_some(number + 1)
     }
 
     /// Whether what this host took now might lie under an unlock that was given for the last time: its word of before its
     /// start may be recorded at any moment.
     pub(super) fn may_lose_unlock(&self) -> bool {
-        self.rewrapping.may_have_told && !self.own.periods.has(self.unlock_number() + 1)
+        let told = self.told_number();
+        told > self.unlock_number() && !self.own.periods.has(told)
+    }
+
+    /// The highest number of an unlock under which this host said that all its shards lie.
+    fn told_number(&self) -> u64 {
+        self.membership.as_ref().map_or(0, |membership| membership.told)
     }
 
     /// Wraps the next slice, once the one before is on disk; then tells the leader.
@@ -90,8 +95,13 @@ impl Host {
         let bytes =
             records.mesh().zip(self.own_member()).map(|(mesh, member)| rewrapped_bytes(mesh, member.record(), number));
         let sign = |bytes: Vec<u8>| self.ground.suite.ed25519_sign(&self.own.identity.transport, &bytes);
-        // Behind the records by which it is due: after a crash this host knows still that it may have said so.
-        if let (Some(signature), Some((_, leader))) = (bytes.and_then(sign), self.leader) {
+        let signed = bytes.and_then(sign).zip(self.leader);
+        if let (Some((signature, (_, leader))), Some(membership)) = (signed, self.membership.clone()) {
+            // After a crash this host must know that it said so.
+            if membership.told < number {
+                let row = self.remember(Membership { told: number, ..membership });
+                actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
+            }
             self.send(Lane::Records, leader, Message::Rewrapped { number, signature }, actions);
         }
     }
@@ -120,7 +130,7 @@ impl Host {
     pub(super) fn number_advanced(&mut self, host: &HostId) {
         if *host == self.own.host {
             self.own.periods.advance(self.unlock_number(), self.ground.records.round());
-            (self.rewrapping.tell_at, self.rewrapping.may_have_told) = (None, false);
+            self.rewrapping.tell_at = None;
             // The next quote names the next share-receiving key.
             self.attester.ask_again_at_once();
         }

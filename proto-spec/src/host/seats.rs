@@ -39,6 +39,11 @@ impl Host {
         self.note_absent(now);
         self.coordinator.silent = self.silent_seats(now);
         self.hand_lead_on(now);
+        // While the lead was being handed on nothing could be proposed; where nobody took it, this is the next try. Not
+        // while something is under way: a slow disk would only get more to write.
+        if self.seated.as_ref().is_some_and(|seated| seated.is_idle()) {
+            self.close_round(now, actions);
+        }
         self.let_go(now, actions);
         self.raise_version(now, actions);
         if let Some(step) = self.next_step(now) {
