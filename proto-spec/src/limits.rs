@@ -199,6 +199,10 @@ pub const GOSSIP_WINDOW_S: u64 = 10;
 pub const BEACONS_KEPT: usize = 64;
 /// A leader that is told to end waits so long until another leads: some round trips, and less than an election takes.
 pub const HAND_ON_MS: u64 = 1_000;
+/// A voter asks somebody whose seat it does not know this often to show it.
+pub const SEAT_ASK_MS: u64 = 1000;
+/// Of so many in that time: a committee, and strangers that pretend.
+pub const SEATS_ASKED_MAX: usize = 4 * COMMITTEE_MAX;
 /// A leader looks this often whether the committee wants a change.
 pub const SEATS_MS: u64 = 500;
 /// Epochs after which the seat of an absent host is given to another: ten minutes of 10 s, longer than a slow host's

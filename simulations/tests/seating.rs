@@ -3,14 +3,15 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use serde::{Deserialize, Serialize};
-use spec::cms::election::{Ballot, BallotKind};
+use spec::cms::election::{Ballot, BallotKind, LogEntry};
 use spec::cms::records::Records;
 use spec::cms::seating::SeatProof;
 use spec::host::{LocalCommand, LocalReply};
-use spec::limits::MESSAGE_MAX;
+use spec::limits::{MESSAGE_MAX, SEAT_ASK_MS};
 use spec::suite::Fake;
 use spec::types::{BlsSignature, MeshId, TransportKey};
-use spec::wire::{self, Message};
+use spec::wire::{self, Address, Message, Presence, Standing};
+use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::run::Run;
 use vouchsafe_sim::scenario::Scenario;
 
@@ -44,7 +45,7 @@ fn grown_without_a_founder() -> Run {
     assert_eq!(voters(&run, AWAY), 3);
     run.world.crash(AWAY);
     run.settle(4 * EPOCH_MS);
-    for number in 3..=run.reader() {
+    for number in [run.reader(), 3, 4] {
         run.world.start(number);
         let joining = run.joining(number, &genesis, |_| {}).expect("a ticket");
         assert!(matches!(run.ask(number, joining, 100_000), Some(Ok(LocalReply::Joined(_)))));
@@ -137,6 +138,8 @@ fn a_seat_is_shown_by_the_mesh_key_alone() {
 
 /// What a machine answers when this key asks for its vote under a Raft id.
 fn answers(run: &mut Run, by: usize, from: usize, id: u64) -> Vec<&'static str> {
+    // It asks each key once a second.
+    run.settle(SEAT_ASK_MS);
     run.world.overheard = Some(Vec::new());
     let host = *run.world.machines[by].running.as_ref().expect("it runs").host.host();
     let to = records(run, by).committee().and_then(|committee| committee.seat_of(&host)).expect("a seat").id;
@@ -209,11 +212,89 @@ fn a_host_finds_the_mesh_again_though_the_whole_committee_was_replaced_while_it_
     assert_eq!(seated(&run, left[0]), left, "three others sit");
     let before = records(&run, left[0]).applied();
     run.world.start(away);
-    run.settle(10_000);
+    run.settle(20_000);
     assert!(records(&run, away).applied() > before, "it has the records of meanwhile, and new ones");
     match run.ask(away, LocalCommand::Status, 20_000) {
         Some(Ok(LocalReply::Status(status))) => assert!(status.unlocked && status.header.is_some(), "{status:?}"),
         other => panic!("no status: {other:?}"),
     }
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn a_member_without_a_seat_tells_nobody_unasked_where_others_are() {
+    let mut run = grown_without_a_founder();
+    let liar = run.reader();
+    run.world.start(AWAY);
+    run.settle(20 * EPOCH_MS);
+    for machine in 0..5 {
+        run.world.crash(machine);
+    }
+    for machine in 0..5 {
+        run.world.start(machine);
+    }
+    let wrong = |member: &spec::membership::Member| Presence {
+        host: member.record().host,
+        address: Address("nowhere".to_owned()),
+        standing: Standing::Good,
+    };
+    let presence: Vec<Presence> = records(&run, 0).members().map(wrong).collect();
+    let key = run.world.machines[liar].transport;
+    for _ in 0..100 {
+        for machine in 0..5 {
+            let (leader, beacon, header, presence) = (None, None, None, Some(presence.clone()));
+            let lie = Message::Announce { term: 9, leader, beacon, header, records: u64::MAX, presence };
+            run.world.inject(machine, key, lie);
+        }
+        run.settle(50);
+    }
+    assert_eq!((0..5).filter(|machine| leads(&mut run, *machine)).count(), 1, "they find each other");
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn a_voter_that_a_lying_leader_led_astray_follows_like_anybody_and_its_seat_goes_to_another() {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, 7, 53);
+    assert!(run.enrol_all(&scenario));
+    run.settle(20 * EPOCH_MS);
+    let seats = seated(&run, 0);
+    let leader = seats.iter().copied().find(|machine| leads(&mut run, *machine)).expect("somebody leads");
+    let astray = seats.iter().copied().find(|machine| *machine != leader).expect("another voter");
+    // Nothing that it does from here on is a lie but the ballot below.
+    run.world.liar = Some(Liar::new(leader, Lie::NoVote));
+    run.world.thrown_out = Some(Vec::new());
+    run.world.cut_off.insert(astray);
+    run.settle(100);
+    let id = |run: &Run, machine: usize| {
+        let host = *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+        records(run, astray).committee().and_then(|committee| committee.seat_of(&host)).expect("a seat").id
+    };
+    let (index, term) = (records(&run, astray).applied(), records(&run, astray).term());
+    let lie = LogEntry { index: index + 1, term, change: None, command: Vec::new() };
+    let ballot = Ballot {
+        kind: BallotKind::Append,
+        from: id(&run, leader),
+        to: id(&run, astray),
+        term,
+        log_term: term,
+        index,
+        entries: vec![lie],
+        commit: index + 1,
+        commit_term: term,
+        reject: false,
+        reject_hint: 0,
+        context: Vec::new(),
+    };
+    let key = run.world.machines[leader].transport;
+    run.world.inject(astray, key, Message::Ballot(ballot));
+    run.settle(1_000);
+    assert_eq!(records(&run, astray).applied(), index + 1, "it took the lie");
+    run.world.cut_off.clear();
+    run.settle(10 * EPOCH_MS);
+    let ahead = |run: &Run| records(run, leader).applied() - records(run, astray).applied();
+    assert!(ahead(&run) < 3 && records(&run, astray).term() >= term, "it has what the others have");
+    run.settle(100 * EPOCH_MS);
+    assert!(ahead(&run) < 3 && !seated(&run, leader).contains(&astray), "and another has its seat");
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
 }

@@ -59,12 +59,12 @@ impl Stretch {
         Some(entry.term)
     }
 
-    /// Entries behind an index, as many as fit a page.
-    pub fn page(&self, after: u64) -> Vec<LogEntry> {
+    /// Entries behind an index and up to another, as many as fit a page.
+    pub fn page(&self, after: u64, newest: u64) -> Vec<LogEntry> {
         let mut bytes = 0;
         let fits = |entry: &&LogEntry| {
             bytes += entry.command.len();
-            bytes <= PAGE_BYTES_MAX
+            entry.index <= newest && bytes <= PAGE_BYTES_MAX
         };
         let begin = usize::try_from(after.saturating_sub(self.after)).unwrap_or(usize::MAX);
         self.entries.iter().skip(begin).take(PAGE_ENTRIES_MAX).take_while(fits).cloned().collect()

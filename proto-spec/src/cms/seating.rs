@@ -72,6 +72,11 @@ pub struct SeatProven {
 }
 
 impl SeatProof {
+    /// Whether it is of this seat.
+    pub fn is_of(&self, id: u64) -> bool {
+        self.seating.seat_of(&self.member.record.host).is_some_and(|seat| seat.id == id)
+    }
+
     /// Shows a host's seat, where this header covers the committee and the members as they are now.
     pub fn under(header: &SignedHeader, mesh: &MeshId, records: &Records, host: &HostId) -> Option<Self> {
         let seating = Seating::under(header, records.committee()?)?;

@@ -19,6 +19,8 @@ use crate::wire::{self, Message, Shown};
 pub(super) enum Then {
     /// Nobody waits.
     Nothing,
+    /// A round is closed.
+    Closed,
     /// A joiner is told.
     Admitted(TransportKey, RequestId),
     /// The order gets its bundle.
@@ -96,9 +98,9 @@ impl Seated {
         self.announced.1
     }
 
-    /// Whether nothing that this host proposed waits to be applied.
-    pub(super) fn is_idle(&self) -> bool {
-        self.proposals.is_empty()
+    /// Whether a round's close that this host proposed waits to be applied.
+    pub(super) fn is_closing(&self) -> bool {
+        self.proposals.values().any(|(_, then)| matches!(then, Then::Closed))
     }
 
     pub(super) fn tick_at(&self) -> Time {
@@ -145,7 +147,9 @@ impl Host {
                 self.drive(now, actions);
             }
             Err(NotStepped::TooFarBehind) => self.ask_state(now, from, actions),
-            Err(NotStepped::Seat) => self.show_seats(from, ballot, actions),
+            // Else it is for an id that this host had before.
+            Err(NotStepped::Seat) if seat == Some(ballot.from) => {}
+            Err(NotStepped::Seat) => self.show_seats(now, from, ballot, actions),
             Err(NotStepped::Nonsense) => {
                 actions.push(Action::Disconnect { peer: from, why: Misbehaved::Ballot });
             }
@@ -319,7 +323,7 @@ impl Host {
         actions: &mut Actions,
     ) {
         match then {
-            Then::Nothing => {}
+            Then::Nothing | Then::Closed => {}
             Then::Admitted(joiner, request) => self.tell_admitted(joiner, request, outcome.map(|_| ()), actions),
             Then::Bundle(to, order) => self.answer_order(now, to, &order, outcome.err(), actions),
             Then::Leaving(to, request) => self.answer_record(to, request, outcome.map(|_| index), actions),

@@ -1,5 +1,5 @@
-//! A follower takes records from a few voters' hands; what they say must be what the mesh key signed. Only then what
-//! follows from them is done that cannot be taken back. Where it is not, a voter lied: the records go, and come anew from
+//! A follower takes records from a few hands; what they say must be what the mesh key signed. Only then what
+//! follows from them is done that cannot be taken back. Where it is not, somebody lied: the records go, and come anew from
 //! others.
 
 use super::committee::RaftRow;
@@ -35,21 +35,22 @@ fn compare(records: &Records, signed: &Header) -> Said {
 }
 
 impl Host {
-    /// Holds this follower's records against the newest header.
+    /// Holds this host's records against the newest header. A voter whose records are denied was led astray by a leader
+    /// that lied: it cannot tell what it promised under its seat, so it follows like anybody else until it is given another.
     pub(super) fn tick_doubt(&mut self, now: Now, actions: &mut Actions) {
-        let Some((header, _)) = self.header.as_ref().filter(|_| self.seated.is_none() && self.outgrown.is_none())
-        else {
-            return;
-        };
+        let Some((header, _)) = self.header.as_ref().filter(|_| self.outgrown.is_none()) else { return };
         let round = header.header().round;
         match compare(&self.ground.records, header.header()) {
-            Said::Same if self.confirmed != Some(round) => {
-                self.confirmed = Some(round);
+            Said::Same if self.confirmed.is_none_or(|(confirmed, _)| confirmed != round) => {
+                self.confirmed = Some((round, header.header().record));
                 self.served_by.clear();
                 self.erase_leftovers(now, actions);
                 self.take_new_seat(now, actions);
             }
-            Said::Other => self.drop_records(now, actions),
+            Said::Other => {
+                self.give_up_seat(now, actions);
+                self.drop_records(now, actions);
+            }
             Said::Same | Said::Nothing => {}
         }
     }
@@ -63,7 +64,7 @@ impl Host {
         (self.first_row, self.last_row, self.log) = (1, 0, Stretch::default());
         (self.kept, self.saving, self.fetching) = (None, None, None);
         self.ground.records = Records::default();
-        (self.share, self.loaded) = (None, 0);
+        (self.share, self.loaded, self.confirmed) = (None, 0, None);
         self.distrusted = std::mem::take(&mut self.served_by);
         (self.leader, self.pulled, self.promised) = (None, None, 0);
         self.pull(now, actions);

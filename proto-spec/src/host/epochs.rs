@@ -157,7 +157,7 @@ impl Host {
         };
         self.header = Some((verified, now.monotonic));
         self.circle_changed = true;
-        self.keep_seating();
+        self.keep_seating(actions);
         if self.leads() {
             self.announce_to_all(now, actions);
         }
@@ -206,7 +206,7 @@ impl Host {
         let Some(beacon) = self.beacons.back().cloned() else { return };
         if self.leads() && self.ground.records.header().is_none_or(|header| header.round < beacon.round) {
             // Another leader's proposal for the same round may win: then the header is there.
-            let _not_leading = self.propose(now, &Command::Epoch { beacon }, Then::Nothing, actions);
+            let _not_leading = self.propose(now, &Command::Epoch { beacon }, Then::Closed, actions);
         }
     }
 
@@ -216,30 +216,62 @@ impl Host {
         if self.membership.is_none() || self.ground.records.committee().is_none() {
             return; // admitted a moment ago, and without the records yet
         }
-        // Whoever has no seat has no say, but where nobody else is heard: then it tells where a committee may be found.
-        let has_say = self.is_seated(&from);
-        let is_heard = has_say || (self.leader.is_none() && self.may_serve_records(&from));
-        if !is_heard {
-            return; // the committee changed, and one side has not heard yet
+        if !self.is_seated(&from) {
+            return self.on_hearsay(now, from, (beacon, header), presence, actions);
         }
-        let forged = beacon.is_some_and(|beacon| self.take_beacon(now, &beacon, actions) == Verdict::Reject)
-            || header.is_some_and(|header| self.take_header(now, &header, actions) == Verdict::Reject);
-        if forged {
-            actions.push(Action::Disconnect { peer: from, why: Misbehaved::ForgedEpoch });
+        if !self.take_epoch(now, from, beacon, header, actions) {
             return;
         }
         // A voter knows from its election who leads.
-        let leader = leader.filter(|leader| has_say && self.seated.is_none() && self.is_seated(leader));
-        if let Some(leader) = leader {
+        if let Some(leader) = leader.filter(|leader| self.seated.is_none() && self.is_seated(leader)) {
             self.follow_leader(now, term, leader, actions);
         }
         if let Some(presence) = presence.filter(|list| !list.is_empty() && !self.leads()) {
             self.presence = by_host(&presence);
-            if has_say {
-                self.keep_contacts(actions);
-            }
+            self.keep_contacts(actions);
         }
         self.catch_up(now, records, actions);
+    }
+
+    /// Somebody without a seat, as far as this host knows, announces: the committee changed, and one side has not heard
+    /// yet. A host that hears nobody else learns from whom it asked where others may be found; no word of it is passed on
+    /// or written down, and the next one that is asked takes it back.
+    fn on_hearsay(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        (beacon, header): (Option<SignedBeacon>, Option<SignedHeader>),
+        presence: Option<Vec<Presence>>,
+        actions: &mut Actions,
+    ) {
+        let is_lost = self.leader.is_none() && self.seated.is_none();
+        if !is_lost || self.asked_last != Some(from) {
+            return;
+        }
+        let addresses = presence.into_iter().flatten().filter(|one| !one.address.0.is_empty());
+        self.hearsay = addresses.map(|one| (one.host, one.address)).collect();
+        self.circle_changed = true;
+        if self.take_epoch(now, from, beacon, header, actions) {
+            let record = self.header.as_ref().map_or(0, |(header, _)| header.header().record);
+            self.catch_up(now, record, actions);
+        }
+    }
+
+    /// A beacon and a header came with an announcement: false where one is forged.
+    fn take_epoch(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        beacon: Option<SignedBeacon>,
+        header: Option<SignedHeader>,
+        actions: &mut Actions,
+    ) -> bool {
+        let forged = beacon.is_some_and(|beacon| self.take_beacon(now, &beacon, actions) == Verdict::Reject)
+            || header.is_some_and(|header| self.take_header(now, &header, actions) == Verdict::Reject);
+        if forged {
+            actions.push(Action::Disconnect { peer: from, why: Misbehaved::ForgedEpoch });
+        }
+        !forged
     }
 
     /// Records up to this index exist: asks for them, unless a page that is under way brings what is missing, or its time

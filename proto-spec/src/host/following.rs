@@ -34,15 +34,13 @@ impl Host {
     /// Somebody asks for records. Also a host without a seat gives what the mesh key has confirmed to it: whoever was away
     /// may know of no voter that is there still.
     pub(super) fn on_pull(&mut self, now: Now, from: TransportKey, after: u64, actions: &mut Actions) {
-        if self.seated.is_none() && self.confirmed.is_none() {
-            return;
-        }
-        let newest = self.ground.records.applied();
+        let confirmed = self.confirmed.map(|(_, record)| record);
+        let Some(newest) = self.seated.as_ref().map(|_| self.ground.records.applied()).or(confirmed) else { return };
         let begin = self.seated.as_ref().map_or(self.log.after, |seated| seated.election.after());
         if after < begin {
             self.offer_state(from, actions);
         } else {
-            let of_follower = || self.log.page(after);
+            let of_follower = || self.log.page(after, newest);
             let entries = self.seated.as_ref().map_or_else(of_follower, |seated| seated.election.page(after, newest));
             self.send(Lane::Records, from, Message::RecordsPage { entries, newest }, actions);
         }
@@ -216,6 +214,7 @@ impl Host {
         actions
             .push(Action::Persist { lane: Lane::Records, writes: vec![RaftRow { seat, taken: seat, hard }.write()] });
         self.take_seat(now, hard);
+        self.keep_seating(actions);
     }
 
     /// A recorded head makes older shares and rivals that lost superfluous: they go once the record is on disk.
@@ -272,7 +271,7 @@ impl Host {
         Write { table: Table::Membership, key: b"membership".to_vec(), value }
     }
 
-    /// Asks a voter for the records that are not here yet.
+    /// Asks for the records that are not here yet.
     pub(super) fn pull(&mut self, now: Now, actions: &mut Actions) {
         if self.seated.is_some() || self.outgrown.is_some() || self.state_is_coming(now) {
             return;
@@ -282,7 +281,9 @@ impl Host {
         let after = self.ground.records.applied();
         // Asked again for the same: the one that was asked before may be gone.
         let in_vain = self.pulled.filter(|(before, ..)| *before == after).map(|(.., asked)| asked);
-        if let Some(to) = self.whom_to_pull(in_vain) {
+        self.vain = if in_vain.is_some() { self.vain.saturating_add(1) } else { 0 };
+        self.asked_last = self.whom_to_pull(in_vain);
+        if let Some(to) = self.asked_last {
             self.pulled = Some((after, self.pull_at, to));
             self.send(Lane::Direct, to, Message::RecordsPull { after }, actions);
         }
@@ -294,8 +295,8 @@ impl Host {
             return Some(leader);
         }
         let mut those = self.committee();
-        // Voters first. Where they are silent, whoever else is known: their seats may be others' by now.
-        if in_vain.is_some() || those.is_empty() {
+        // Voters first. Where all are silent, whoever else is known: their seats may be others' by now.
+        if self.vain > those.len() || those.is_empty() {
             let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice());
             let contacts = contacts.unwrap_or_default().iter().map(|contact| contact.transport);
             let others: Vec<TransportKey> = contacts.filter(|contact| !those.contains(contact)).collect();

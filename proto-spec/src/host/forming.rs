@@ -424,7 +424,7 @@ impl Host {
             .collect();
         let fallback = forming.contact.clone().into_iter().collect();
         let contacts = if contacts.is_empty() { fallback } else { contacts };
-        let membership = Membership { pins, contacts, told: 0 };
+        let membership = Membership::new(pins, contacts);
         let hard = Hard { term: 1, vote: 0, commit: 1 };
         let seat = founding.founders.iter().position(|founder| founder.record.host == self.own.host);
         let seat = seat.and_then(|at| u64::try_from(at + 1).ok()).unwrap_or(0);

@@ -184,7 +184,7 @@ impl Host {
         }
         let Some(joining) = &self.joining else { return };
         let Some(pins) = joining.pins.clone() else { return };
-        let row = self.remember(Membership { pins, contacts: joining.contacts.clone(), told: 0 });
+        let row = self.remember(Membership::new(pins, joining.contacts.clone()));
         actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         // The answer to the person waits until this host has seen its own record.
         self.pull(now, actions);

@@ -41,14 +41,14 @@ impl Host {
     }
 
     /// Somebody who left asks: it may learn that it did, and nothing that came after.
-    pub(super) fn on_departed(&self, from: TransportKey, message: &Message, actions: &mut Actions) {
+    pub(super) fn on_departed(&mut self, now: Now, from: TransportKey, message: &Message, actions: &mut Actions) {
         let Some(newest) = self.ground.records.roll().left_at(&from) else { return };
         match (message, &self.seated) {
             (Message::RecordsPull { after }, Some(seated)) => {
                 let entries = seated.election.page(*after, newest);
                 self.send(Lane::Records, from, Message::RecordsPage { entries, newest }, actions);
             }
-            (Message::Ballot(ballot), _) => self.show_seats(from, ballot, actions),
+            (Message::Ballot(ballot), _) => self.show_seats(now, from, ballot, actions),
             _ => {}
         }
     }

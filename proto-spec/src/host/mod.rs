@@ -146,6 +146,16 @@ struct Membership {
     contacts: Vec<Contact>,
     /// The highest number of an unlock under which this host said that all its shards lie.
     told: u64,
+    /// How it shows its seat to a voter that does not know it: also when all start at once, and no header comes before
+    /// they have elected somebody.
+    seat: Option<Box<SeatProof>>,
+}
+
+impl Membership {
+    /// Of somebody who was just let in.
+    fn new(pins: Pins, contacts: Vec<Contact>) -> Self {
+        Self { pins, contacts, told: 0, seat: None }
+    }
 }
 
 /// What every part may look at.
@@ -285,9 +295,8 @@ pub struct Host {
     signed: Option<(Round, Time)>,
     /// The newest header, and when it was verified here.
     header: Option<(HeaderVerified, Time)>,
-    /// What the newest header says of the seats that these records know, and of this host's own.
+    /// The seats, as a header says and these records do.
     seating: Option<Seating>,
-    own_seat: Option<SeatProof>,
     unlocking: Unlocking,
     rewrapping: Rewrapping,
     /// The dealing of the mesh key that is under way.
@@ -297,19 +306,24 @@ pub struct Host {
     /// Who leads, in which term.
     leader: Option<(u64, TransportKey)>,
     presence: BTreeMap<HostId, Presence>,
+    /// Where others are, by the word of somebody without a seat: for whoever is found nowhere else.
+    hearsay: BTreeMap<HostId, Address>,
     pull_at: Time,
     /// The index behind which records were asked for last, until when their page may be on its way, and of whom.
     pulled: Option<(u64, Time, TransportKey)>,
     /// Index of the newest record of which somebody spoke.
     promised: u64,
+    /// Whom this host asked for records last, and how often nobody had any since somebody had.
+    asked_last: Option<TransportKey>,
+    vain: usize,
     /// Whose turn it is to be asked for records.
     turn: usize,
     /// Who served what no header has confirmed yet.
     served_by: BTreeSet<TransportKey>,
     /// Who served such as the mesh key denied: they are asked no more, unless there is nobody else.
     distrusted: BTreeSet<TransportKey>,
-    /// The round of the newest header that confirmed this follower's records.
-    confirmed: Option<Round>,
+    /// The round of the newest header that confirmed this follower's records, and the record that it closes.
+    confirmed: Option<(Round, u64)>,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
     changes: BTreeMap<RequestId, (Changing, LocalId)>,
@@ -374,16 +388,18 @@ impl Host {
             signed: None,
             header: None,
             seating: None,
-            own_seat: None,
             unlocking: Unlocking::default(),
             rewrapping: Rewrapping::default(),
             redealing: None,
             watch: Watch::default(),
             leader: None,
             presence: BTreeMap::new(),
+            hearsay: BTreeMap::new(),
             pull_at: Time(0),
             pulled: None,
             promised: 0,
+            asked_last: None,
+            vain: 0,
             turn: 0,
             served_by: BTreeSet::new(),
             distrusted: BTreeSet::new(),
@@ -470,8 +486,7 @@ impl Host {
 
     /// The largest message that this host takes from a peer: from somebody who is no member, an enrolment.
     pub fn message_max(&self, from: &TransportKey) -> usize {
-        let known = self.ground.records.member_by_transport(from).is_some() || self.may_serve_records(from);
-        if known { MESSAGE_MAX } else { ENROLMENT_MESSAGE_MAX }
+        if self.may_serve_records(from) { MESSAGE_MAX } else { ENROLMENT_MESSAGE_MAX }
     }
 
     /// The records that this host has applied.
@@ -527,16 +542,13 @@ impl Host {
     }
 
     fn address_of(&self, key: &TransportKey) -> Address {
-        let of_member = self
-            .ground
-            .records
-            .member_by_transport(key)
-            .and_then(|member| self.presence.get(&member.record().host))
-            .map(|presence| presence.address.clone())
-            .filter(|address| !address.0.is_empty());
+        let host = self.ground.records.member_by_transport(key).map(|member| member.record().host);
+        let of_member = host.and_then(|host| self.presence.get(&host)).map(|presence| &presence.address);
+        let of_member = of_member.filter(|address| !address.0.is_empty());
         let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice()).unwrap_or_default();
-        let of_contact = || contacts.iter().find(|contact| contact.transport == *key).map(|c| c.address.clone());
-        of_member.or_else(of_contact).unwrap_or_default()
+        let of_contact = || contacts.iter().find(|contact| contact.transport == *key).map(|contact| &contact.address);
+        let heard = || self.hearsay.get(&host?);
+        of_member.or_else(of_contact).or_else(heard).cloned().unwrap_or_default()
     }
 
     /// Sends to who leads; where nobody does, whoever waits asks again.

@@ -97,7 +97,7 @@ impl Host {
             }
             (None, _) if self.ground.records.members().next().is_none() => {} // this host knows nobody yet
             (None, message) if self.ground.records.roll().left_at(&from).is_some() => {
-                self.on_departed(from, &message, actions);
+                self.on_departed(now, from, &message, actions);
             }
             // Whoever leads and has applied all knows every member; everybody else may be a record behind.
             (None, Message::Ballot(ballot)) if !self.knows_everybody() => self.on_ballot(now, from, &ballot, actions),

@@ -4,66 +4,104 @@
 
 use std::collections::BTreeMap;
 
-use super::{Actions, Host, Lane};
+use super::{Action, Actions, Host, Lane, Membership};
 use crate::cms::election::Ballot;
-use crate::cms::seating::{SeatProof, Seating};
-use crate::limits::COMMITTEE_MAX;
-use crate::types::{Now, TransportKey};
+use crate::cms::seating::{SeatProof, SeatProven, Seating};
+use crate::limits::{COMMITTEE_MAX, SEAT_ASK_MS, SEATS_ASKED_MAX};
+use crate::types::{Now, Time, TransportKey};
 use crate::wire::Message;
 
-/// Seats that the mesh key speaks of and this voter's records do not yet: transport key → Raft id, and the record that
-/// knows better.
+/// Seats that the mesh key speaks of and this voter's records do not yet.
 #[derive(Default)]
-pub(super) struct Newcomers(BTreeMap<TransportKey, (u64, u64)>);
+pub(super) struct Newcomers {
+    proven: Vec<SeatProven>,
+    /// Who was asked for a proof, when, and whether it is awaited still.
+    asked: BTreeMap<TransportKey, (Time, bool)>,
+}
 
 impl Newcomers {
-    fn id_of(&self, transport: &TransportKey) -> Option<u64> {
-        self.0.get(transport).map(|(id, _)| *id)
+    /// Those of which records that stand at an index say nothing yet.
+    fn ahead_of(&self, applied: u64) -> impl Iterator<Item = &SeatProven> {
+        self.proven.iter().filter(move |one| one.record() > applied)
     }
 
-    fn transport_of(&self, id: u64) -> Option<TransportKey> {
-        self.0.iter().find(|(_, (other, _))| *other == id).map(|(transport, _)| *transport)
+    /// Takes a proof in. Of several the one under the newest header knows whose seat is gone.
+    fn take(&mut self, proven: SeatProven, seating: &Seating, applied: u64) {
+        let is_older = |one: &SeatProven| one.record() < proven.record();
+        let same = |one: &SeatProven| one.id() == proven.id() || one.transport() == proven.transport();
+        if self.proven.iter().any(|one| same(one) && !is_older(one)) {
+            return;
+        }
+        self.proven.retain(|one| one.record() > applied && !same(one) && (!is_older(one) || seating.has(one.id())));
+        if self.proven.len() < COMMITTEE_MAX {
+            self.proven.push(proven);
+        }
+    }
+
+    /// Whether this key is to be asked now: not with each of its ballots.
+    fn may_ask(&mut self, now: Now, key: TransportKey) -> bool {
+        self.asked.retain(|_, (at, _)| now.monotonic < at.plus(SEAT_ASK_MS));
+        let is_new = !self.asked.contains_key(&key) && self.asked.len() < SEATS_ASKED_MAX;
+        if is_new {
+            self.asked.insert(key, (now.monotonic, true));
+        }
+        is_new
+    }
+
+    /// Whether a proof of this key is awaited: one for each question.
+    fn expects(&mut self, key: &TransportKey) -> bool {
+        self.asked.get_mut(key).is_some_and(|(_, awaited)| std::mem::take(awaited))
     }
 }
 
 impl Host {
-    /// The Raft id under which this key votes: as the records say, or as the mesh key says before they do.
+    /// The Raft id under which this key votes: as the mesh key says, where that is ahead of the records, or as they say.
     pub(super) fn seat_id_of(&self, transport: &TransportKey) -> Option<u64> {
         let records = &self.ground.records;
+        let newer = self.newcomers().find(|one| one.transport() == transport).map(SeatProven::id);
         let host = records.member_by_transport(transport).map(|member| member.record().host);
-        let recorded = host.and_then(|host| records.committee()?.seat_of(&host)).map(|seat| seat.id);
-        recorded.or_else(|| self.seated.as_ref()?.newcomers.id_of(transport))
+        newer.or_else(|| Some(records.committee()?.seat_of(&host?)?.id))
     }
 
     /// Who votes under a Raft id.
     pub(super) fn transport_of_seat(&self, id: u64) -> Option<TransportKey> {
         let records = &self.ground.records;
+        let newer = self.newcomers().find(|one| one.id() == id).map(|one| *one.transport());
         let host = records.committee().and_then(|committee| committee.host_of(id));
-        let recorded = host.and_then(|host| records.member(host)).map(|member| member.record().transport);
-        recorded.or_else(|| self.seated.as_ref()?.newcomers.transport_of(id))
+        newer.or_else(|| Some(records.member(host?)?.record().transport))
     }
 
-    /// A header came: what it says of the seats can be shown from here on, as long as these records have it so.
-    pub(super) fn keep_seating(&mut self) {
-        let (Some((header, _)), Some(mesh)) = (&self.header, self.ground.records.mesh()) else { return };
-        if self.seated.is_none() {
+    fn newcomers(&self) -> impl Iterator<Item = &SeatProven> {
+        let applied = self.ground.records.applied();
+        self.seated.iter().flat_map(move |seated| seated.newcomers.ahead_of(applied))
+    }
+
+    /// A header came, or a seat: what it says of the seats can be shown from here on. The proof of this host's own is
+    /// kept, also over a restart, until there is a newer one: a seat has one id, and an old header proves it as well.
+    pub(super) fn keep_seating(&mut self, actions: &mut Actions) {
+        let (Some((header, _)), Some(seated)) = (&self.header, &self.seated) else { return };
+        let (header, records) = (header.signed(), &self.ground.records);
+        let Some((mesh, committee)) = records.mesh().zip(records.committee()) else { return };
+        let Some(seating) = Seating::under(header, committee) else { return };
+        self.seating = Some(seating);
+        let Some(membership) = &self.membership else { return };
+        let id = seated.election.id();
+        if membership.seat.as_ref().is_some_and(|proof| proof.is_of(id)) {
             return;
         }
-        let (header, records) = (header.signed(), &self.ground.records);
-        let Some(seating) = records.committee().and_then(|committee| Seating::under(header, committee)) else { return };
-        self.seating = Some(seating);
-        // A path over all members: anew only where one of the two roots is.
-        let roots =
-            |proof: &SeatProof| (proof.seating.header.header.committee, proof.seating.header.header.member_root);
-        let known = self.own_seat.as_ref().map(roots);
-        if known != Some((header.header.committee, header.header.member_root)) {
-            self.own_seat = SeatProof::under(header, mesh, records, &self.own.host);
+        let proof = SeatProof::under(header, mesh, records, &self.own.host).filter(|proof| proof.is_of(id));
+        if let Some(proof) = proof {
+            let row = self.remember(Membership { seat: Some(Box::new(proof)), ..membership.clone() });
+            actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         }
     }
 
     /// Somebody votes under a seat that is not recorded here: it may have missed the record by which it lost it, or this
     /// host the one that gave it.
-    pub(super) fn show_seats(&self, to: TransportKey, ballot: &Ballot, actions: &mut Actions) {
+    pub(super) fn show_seats(&mut self, now: Now, to: TransportKey, ballot: &Ballot, actions: &mut Actions) {
+        if !self.seated.as_mut().is_some_and(|seated| seated.newcomers.may_ask(now, to)) {
+            return;
+        }
         if let Some(seating) = self.seating.as_ref().filter(|seating| !seating.has(ballot.from)) {
             self.send(Lane::Records, to, Message::Unseated(Box::new(seating.clone())), actions);
         }
@@ -72,8 +110,10 @@ impl Host {
 
     /// A voter does not know this host's seat.
     pub(super) fn on_seat_pull(&self, from: TransportKey, actions: &mut Actions) {
-        if let Some(proof) = self.seated.as_ref().and(self.own_seat.as_ref()) {
-            self.send(Lane::Direct, from, Message::SeatProof(Box::new(proof.clone())), actions);
+        let proof = self.membership.as_ref().and_then(|membership| membership.seat.as_ref());
+        let (Some(proof), Some(seated)) = (proof, &self.seated) else { return };
+        if proof.is_of(seated.election.id()) {
+            self.send(Lane::Direct, from, Message::SeatProof(proof.clone()), actions);
         }
     }
 
@@ -84,10 +124,13 @@ impl Host {
         let (Some(seated), Some((mesh, key))) = (&mut self.seated, records.mesh().zip(records.mesh_key())) else {
             return;
         };
-        let Some(proven) = proof.check(suite, mesh, &key, applied) else { return };
-        seated.newcomers.0.retain(|_, (_, record)| *record > applied);
-        if *proven.transport() == from && seated.newcomers.0.len() < COMMITTEE_MAX {
-            seated.newcomers.0.insert(from, (proven.id(), proven.record()));
+        // One proof for one question: whoever is not asked buys no work.
+        if !seated.newcomers.expects(&from) {
+            return;
+        }
+        let proven = proof.check(suite, mesh, &key, applied).filter(|proven| *proven.transport() == from);
+        if let Some(proven) = proven {
+            seated.newcomers.take(proven, &proof.seating, applied);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::view::View;
 pub(super) struct Watch {
     /// When it looks again.
     pub(super) look_at: Option<Time>,
-    /// Seated hosts without current evidence, and since when: as long as this host has led.
+    /// Seated hosts without current evidence, or that do not vote, and since when: as long as this host has led.
     absent: BTreeMap<HostId, Time>,
     /// Receivers through whom a dealing had to be given up since this host leads: the next one does without them.
     mute: BTreeSet<HostId>,
@@ -36,12 +36,12 @@ impl Host {
             return;
         }
         self.watch.look_at = Some(now.monotonic.plus(SEATS_MS));
-        self.note_absent(now);
         self.coordinator.silent = self.silent_seats(now);
+        self.note_absent(now);
         self.hand_lead_on(now);
         // While the lead was being handed on nothing could be proposed; where nobody took it, this is the next try. Not
-        // while something is under way: a slow disk would only get more to write.
-        if self.seated.as_ref().is_some_and(|seated| seated.is_idle()) {
+        // while one is under way: a slow disk would only get more to write.
+        if self.seated.as_ref().is_some_and(|seated| !seated.is_closing()) {
             self.close_round(now, actions);
         }
         self.let_go(now, actions);
@@ -63,8 +63,9 @@ impl Host {
             return self.watch.absent.clear();
         }
         let seats = view.records.committee().map(|committee| committee.seats.as_slice()).unwrap_or_default();
-        let gone: Vec<HostId> =
-            seats.iter().map(|seat| seat.host).filter(|host| !self.coordinator.stands(view, host)).collect();
+        // Evidence without a vote is no seat that is filled.
+        let is_gone = |host: &HostId| !self.coordinator.stands(view, host) || self.coordinator.silent.contains(host);
+        let gone: Vec<HostId> = seats.iter().map(|seat| seat.host).filter(is_gone).collect();
         self.watch.absent.retain(|host, _| gone.contains(host));
         // Whoever was away could not say what it held.
         self.watch.mute.retain(|host| !gone.contains(host));
@@ -205,7 +206,8 @@ impl Host {
         // Nor one that only a voter speaks of: the mesh key does.
         let (header, _) = self.header.as_ref()?;
         let committee = self.ground.records.committee().map(Committee::digest);
-        if self.confirmed != Some(header.header().round) || committee != Some(header.header().committee) {
+        let confirmed = self.confirmed.map(|(round, _)| round);
+        if confirmed != Some(header.header().round) || committee != Some(header.header().committee) {
             return None;
         }
         let seat = self.ground.records.committee()?.seat_of(&self.own.host)?;

@@ -20,8 +20,11 @@ impl Host {
         let has_heard =
             self.seated.as_ref().is_some_and(|seated| now.monotonic >= seated.leads_since().plus(epochs_ms));
         let all_read = all_there && has_heard && self.coordinator.all_read(view, next);
+        if next > self.config.newest || !all_read {
+            return;
+        }
         let words = self.coordinator.words(&voters);
-        if next <= self.config.newest && all_read && view.records.check_version(view.suite, next, &words).is_ok() {
+        if view.records.check_version(view.suite, next, &words).is_ok() {
             // Proposed twice it is refused once.
             let _not_leading = self.propose(now, &Command::Version { version: next, words }, Then::Nothing, actions);
         }

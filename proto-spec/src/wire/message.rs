@@ -309,7 +309,7 @@ pub enum Message {
         /// Newest version of the records that it reads.
         word: VersionWord,
     },
-    /// Member → committee member: records behind this index, please.
+    /// Member → member: records behind this index, please.
     RecordsPull {
         /// Index of the newest record that the asker has.
         after: u64,
