@@ -63,6 +63,11 @@ impl Changing {
         self.head.head().request
     }
 
+    /// Whether the record is waited for.
+    pub fn is_awaiting_record(&self) -> bool {
+        self.stage == Stage::AwaitingRecord
+    }
+
     /// The message that asks for the record.
     pub fn record(&self) -> Message {
         Message::ChangeRecord { request: self.request(), head: self.head.signed().clone() }

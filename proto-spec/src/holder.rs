@@ -173,8 +173,7 @@ impl State {
         self.check_capacity(&head, &offer.from)?;
         let share = Self::open_offer(view, keys, &head, &offer).ok_or(Check::Share)?;
         let k = head.head().terms.k;
-        let c0_fits = offer.commitments.first() == Some(&head.head().c0);
-        if !c0_fits || !view.suite.share_fits(k, offer.commitments, offer.index, &share) {
+        if !view.suite.share_fits(k, offer.commitments, offer.index, &share) {
             return Err(Check::Share);
         }
         let (unlock, period) = keys.periods.newest().ok_or(Check::Locked)?;
@@ -211,6 +210,11 @@ impl State {
             }
         }
         let pieces: Vec<Vec<u8>> = offer.pieces.iter().map(|piece| piece.to_vec()).collect();
+        // Shares that somebody else made up are not the owner's, even where they lie on a polynomial through g^s.
+        let is_dealt = commitments_digest(offer.commitments) == head.head().deal;
+        if !is_dealt || offer.commitments.first() != Some(&head.head().c0) {
+            return Err(Check::Share);
+        }
         let fits = pieces.len() == usize::from(head.head().pieces)
             && seal::pieces_are_sound(&pieces)
             && seal::payload_digest(&pieces) == head.head().payload;

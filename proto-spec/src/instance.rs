@@ -71,6 +71,8 @@ pub struct Reading {
     refused: BTreeMap<HostId, Refused>,
     doubted: BTreeMap<HostId, Doubt>,
     silent: BTreeSet<HostId>,
+    /// Holders that say that a newer head is there than the map says.
+    ahead: BTreeSet<HostId>,
     payload_tried: BTreeSet<HostId>,
 }
 
@@ -109,6 +111,7 @@ impl Reading {
             refused: BTreeMap::new(),
             doubted: BTreeMap::new(),
             silent: BTreeSet::new(),
+            ahead: BTreeSet::new(),
             payload_tried: BTreeSet::new(),
         }
     }
@@ -172,11 +175,14 @@ impl Reading {
                 HeadVerified::check(view.suite, view.mesh, head).ok().filter(|other| other.head().id() == self.id);
             let asked_for = opened.head.head().number;
             return match other.map(|other| other.head().number) {
-                Some(number) if number > asked_for => self.begin_again(view.now.monotonic),
-                Some(number) if number < asked_for => {
-                    self.refused(view, from, Refused::new(Check::NotReady, Subject::Host(from)))
+                Some(number) if number > asked_for => {
+                    self.ahead.insert(from);
+                    if self.is_superseded() { self.begin_again(view.now.monotonic) } else { Next::Wait }
                 }
-                _ => self.refused(view, from, Refused::new(Check::Share, Subject::Host(from))),
+                Some(number) if number < asked_for => {
+                    self.refused(view.now.monotonic, from, Refused::new(Check::NotReady, Subject::Host(from)))
+                }
+                _ => self.refused(view.now.monotonic, from, Refused::new(Check::Share, Subject::Host(from))),
             };
         }
         let placed = usize::from(index.0).checked_sub(1).and_then(|at| opened.map.holders.get(at));
@@ -190,24 +196,26 @@ impl Reading {
                 self.good.push(from);
                 self.combine(view)
             }
-            None => self.refused(view, from, Refused::new(Check::Share, Subject::Host(from))),
+            None => self.refused(view.now.monotonic, from, Refused::new(Check::Share, Subject::Host(from))),
         }
     }
 
     /// A holder refused.
-    pub fn refused(&mut self, view: View<'_>, from: HostId, refused: Refused) -> Next {
+    pub fn refused(&mut self, now: Time, from: HostId, refused: Refused) -> Next {
         if let Stage::AwaitingPayload { asked, .. } = &self.stage {
-            return match refused.check {
-                Check::HeadOrder => self.begin_again(view.now.monotonic),
-                _ if *asked == from => self.ask_payload(),
-                _ => Next::Wait,
-            };
+            if *asked != from {
+                return Next::Wait;
+            }
+            if refused.check == Check::HeadOrder {
+                self.ahead.insert(from);
+            }
+            return if self.is_superseded() { self.begin_again(now) } else { self.ask_payload() };
         }
         if is_passing(refused.check) {
-            self.ask_again_soon(view.now.monotonic);
+            self.ask_again_soon(now);
         }
         self.refused.insert(from, refused);
-        if self.is_out_of_date() { self.begin_again(view.now.monotonic) } else { self.settle() }
+        if self.is_out_of_date() { self.begin_again(now) } else { self.settle() }
     }
 
     /// Whether so many holders know of no such credential that it may be removed since the map was made.
@@ -216,6 +224,20 @@ impl Reading {
         let unknown = self.refused.values().filter(|refused| refused.check == Check::Unknown).count();
         let others = opened.map.holders.len().saturating_sub(unknown);
         unknown > 0 && others < usize::from(opened.head.head().terms.k)
+    }
+
+    /// Whether fewer than k holders are left that may go by the head that the map says. One holder's word is not enough: it
+    /// would keep every reader from what the others would give.
+    fn is_superseded(&self) -> bool {
+        let Some(opened) = &self.opened else { return false };
+        let left = opened.map.holders.iter().filter(|one| !self.ahead.contains(&one.host) && !self.is_lost(&one.host));
+        !self.ahead.is_empty() && left.count() < usize::from(opened.head.head().terms.k)
+    }
+
+    /// Time passed: where a holder spoke of a newer head, and the others did not answer by then, another map is asked for.
+    pub fn look_again(&mut self, now: Time) -> Option<Next> {
+        let waits = matches!(self.stage, Stage::AwaitingShares) && !self.ahead.is_empty();
+        waits.then(|| self.begin_again(now))
     }
 
     /// Another host leads: where the map is waited for, it is asked at once.
@@ -308,12 +330,13 @@ impl Reading {
     /// Whether enough holders can still answer.
     fn settle(&self) -> Next {
         let Some(opened) = &self.opened else { return Next::Wait };
-        let is_lost = |host: &HostId| {
-            let refused = self.refused.get(host).is_some_and(|refused| !is_passing(refused.check));
-            !self.good.contains(host) && (refused || self.silent.contains(host))
-        };
-        let left = opened.map.holders.iter().filter(|holder| !is_lost(&holder.host)).count();
+        let left = opened.map.holders.iter().filter(|holder| !self.is_lost(&holder.host)).count();
         if left >= usize::from(opened.head.head().terms.k) { Next::Wait } else { Next::Fail(self.too_few()) }
+    }
+
+    fn is_lost(&self, host: &HostId) -> bool {
+        let refused = self.refused.get(host).is_some_and(|refused| !is_passing(refused.check));
+        !self.good.contains(host) && (refused || self.silent.contains(host))
     }
 
     fn too_few(&self) -> Failure {
@@ -364,14 +387,14 @@ impl Reading {
     /// A holder's payload.
     pub fn payload(&mut self, from: HostId, pieces: &[Vec<u8>]) -> Next {
         let Some(opened) = &self.opened else { return Next::Wait };
-        let Stage::AwaitingPayload { scalar, .. } = &self.stage else { return Next::Wait };
+        let Stage::AwaitingPayload { scalar, asked } = &self.stage else { return Next::Wait };
         // A slow holder's answer is as good as that of the one that was asked after it: the digest says so.
         if !self.payload_tried.contains(&from) {
             return Next::Wait;
         }
         let head = opened.head.head();
         if seal::payload_digest(pieces) != head.payload {
-            return self.ask_payload();
+            return if *asked == from { self.ask_payload() } else { Next::Wait };
         }
         match seal::decrypt_payload(scalar, &self.id, head.version, pieces) {
             Ok(secret) => Next::Done(secret),
@@ -418,4 +441,117 @@ fn open_share(
         head: opened.head.digest(),
     };
     view.suite.hpke_open(session, &context.info(Purpose::Release).0, sealed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::head::{Dealer, Head, NAMESPACE, SignedHead};
+    use crate::suite::Fake;
+    use crate::types::{Generation, MeshId, RequestId, SshKey, Terms};
+    use crate::wire::{self, Address};
+
+    const MESH: MeshId = MeshId([7; 32]);
+    const NOW: Time = Time(1_000);
+
+    fn holder(number: u8) -> HostId {
+        HostId([number; 32])
+    }
+
+    /// A reading of a credential that is 3-of-5, as it is after its map was opened.
+    fn opened() -> Reading {
+        let head = Head {
+            mesh: MESH,
+            client: SshKey([1; 32]),
+            name: "a".to_owned(),
+            number: 1,
+            version: 1,
+            request: RequestId([1; 16]),
+            terms: Terms::new(3, 5, 1).unwrap(),
+            c0: Commitment([2; 48]),
+            deal: Digest([4; 32]),
+            payload: Digest([3; 32]),
+            pieces: 1,
+            allow: Vec::new(),
+            recipients: Vec::new(),
+            dealer: Dealer::Client,
+            removed: false,
+            previous: None,
+            successors: Vec::new(),
+        };
+        let bytes = wire::encode(&head);
+        let signature = Fake::sshsig_sign(&head.client, NAMESPACE, &bytes);
+        let signed = SignedHead { bytes, signature };
+        let verified = HeadVerified::check(&Fake, &MESH, &signed).unwrap();
+        let of = |number: u8| MapHolder {
+            host: holder(number),
+            name: format!("h{number}"),
+            transport: TransportKey([number; 32]),
+            address: Address::default(),
+        };
+        let map = ShardMap {
+            mesh: MESH,
+            head: signed,
+            generation: Generation(1),
+            commitments: Digest([4; 32]),
+            holders: (1..=5).map(of).collect(),
+        };
+        let mut reading = Reading::new(head.id(), holder(9), Round(1), Time(10_000));
+        reading.opened = Some(OpenedMap { map, head: verified });
+        reading.stage = Stage::AwaitingShares;
+        reading
+    }
+
+    /// Three holders gave their shares; the payload is asked of the first.
+    fn combined() -> Reading {
+        let mut reading = opened();
+        reading.good = vec![holder(1), holder(2), holder(3)];
+        reading.stage = Stage::AwaitingPayload { scalar: SecretBytes::copy_of(&[1; 32]), asked: holder(9) };
+        assert_eq!(asked(reading.ask_payload()), Some(holder(1)));
+        reading
+    }
+
+    fn asked(next: Next) -> Option<HostId> {
+        match next {
+            Next::AskPayload { holder, .. } => Some(holder.host),
+            _ => None,
+        }
+    }
+
+    fn refuse(reading: &mut Reading, number: u8, check: Check) -> Next {
+        reading.refused(NOW, holder(number), Refused::new(check, Subject::Request))
+    }
+
+    #[test]
+    fn one_holder_that_speaks_of_a_newer_head_does_not_keep_a_reader_from_what_the_others_give() {
+        let mut reading = combined();
+        assert!(matches!(refuse(&mut reading, 4, Check::HeadOrder), Next::Wait), "it was not asked");
+        assert_eq!(asked(refuse(&mut reading, 1, Check::HeadOrder)), Some(holder(2)));
+        assert!(matches!(refuse(&mut reading, 1, Check::HeadOrder), Next::Wait), "nor any more");
+        assert_eq!(asked(refuse(&mut reading, 2, Check::HeadOrder)), Some(holder(3)));
+        assert!(matches!(refuse(&mut reading, 3, Check::HeadOrder), Next::Again), "of five only two are left");
+    }
+
+    #[test]
+    fn a_holder_has_one_answer_for_a_payload_be_it_a_bad_one() {
+        let mut reading = combined();
+        let bad = [vec![1; 20]];
+        assert_eq!(asked(reading.payload(holder(1), &bad)), Some(holder(2)));
+        for _ in 0..5 {
+            assert!(matches!(reading.payload(holder(1), &bad), Next::Wait));
+        }
+        assert_eq!(asked(reading.payload(holder(2), &bad)), Some(holder(3)), "the others are asked still");
+    }
+
+    #[test]
+    fn a_newer_head_of_which_a_holder_speaks_is_looked_for_once_the_others_had_their_time() {
+        let mut reading = opened();
+        assert!(reading.look_again(NOW).is_none());
+        reading.ahead.insert(holder(4));
+        assert!(!reading.is_superseded());
+        reading.silent.extend([holder(1), holder(2)]);
+        assert!(reading.is_superseded(), "of those that may go by this head two are left");
+        assert!(matches!(reading.look_again(NOW), Some(Next::Again)));
+        assert!(reading.ahead.is_empty() && matches!(reading.stage, Stage::AwaitingMap));
+    }
 }

@@ -67,6 +67,8 @@ pub const ADDRESS_MAX: usize = 280;
 pub const ENROLMENTS_OPEN_MAX: usize = 32;
 /// How long a challenge may stay open: a slow chip takes seconds, not minutes.
 pub const ENROLMENT_MS: u64 = 60_000;
+/// Reads of one sender that wait at a leader: of all that it keeps open, so that nobody takes the others' places.
+pub const QUESTIONS_PER_SENDER_MAX: usize = REQUESTS_OPEN_MAX / 8;
 /// Requests of local clients in flight in one daemon.
 pub const REQUESTS_OPEN_MAX: usize = 256;
 /// A request to another host is given up after this time: room for a silent connection's end, two dials after it and

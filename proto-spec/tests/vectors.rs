@@ -190,6 +190,7 @@ fn good_head() -> Head {
         request: RequestId([1; 16]),
         terms: Terms::new(3, 5, 1).expect("sound"),
         c0: Commitment([2; 48]),
+        deal: Digest([4; 32]),
         payload: Digest([3; 32]),
         pieces: 1,
         allow: vec![Allow::Instance("web1".to_owned()), Allow::Role(Role::Host)],

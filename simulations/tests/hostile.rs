@@ -2,13 +2,15 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
+use serde::{Deserialize, Serialize};
 use spec::error::{Check, Failure, Misbehaved};
 use spec::gossip::{News, Verdict};
 use spec::host::{LocalCommand, LocalReply};
+use spec::limits::MESSAGE_MAX;
 use spec::membership::Role;
 use spec::suite::Fake;
 use spec::ticket::{self, SignedTicket, Ticket};
-use spec::types::{CredentialId, RequestId, Round, TransportKey};
+use spec::types::{CredentialId, MeshId, RequestId, Round, TransportKey};
 use spec::wire::{self, Message, PutReceipt};
 use vouchsafe_sim::machine::Machine;
 use vouchsafe_sim::run::{Run, operator};
@@ -322,4 +324,95 @@ fn a_recorded_unlock_opens_nothing_after_a_restart() {
     }
     run.settle(20_000);
     assert!(unlocked(&mut run), "its peers are back");
+}
+
+/// A message as it is on the wire.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    version: u16,
+    mesh: MeshId,
+    body: Message,
+}
+
+/// Puts through a host; gives what was offered to another one of the holders, and by whom.
+fn offered(run: &mut Run, through: usize, to: usize) -> Option<(TransportKey, Message)> {
+    run.world.overheard = Some(Vec::new());
+    run.begin_put(through);
+    run.settle(5_000);
+    let heard = run.world.overheard.take().expect("what was overheard");
+    heard.into_iter().filter(|(target, ..)| *target == to).find_map(|(_, from, bytes)| {
+        let body = wire::decode::<Envelope>(&bytes, MESSAGE_MAX).expect("a message").body;
+        matches!(body, Message::ShareStore { .. }).then_some((from, body))
+    })
+}
+
+#[test]
+fn a_voter_that_holds_a_share_does_not_make_a_put_recorded_by_its_word() {
+    let mut run = mesh();
+    let leads = leader(&mut run);
+    let gateway = (leads + 1) % 5;
+    run.world.overheard = Some(Vec::new());
+    run.begin_put(gateway);
+    let mut open = None;
+    for _ in 0..5_000 {
+        run.settle(1);
+        let heard = run.world.overheard.as_ref().expect("listened").iter();
+        open =
+            heard.filter(|(to, ..)| *to != gateway && *to != leads).find_map(|(to, _, bytes)| {
+                match wire::decode::<Envelope>(bytes, MESSAGE_MAX).expect("a message").body {
+                    Message::ShareStore { request, .. } => Some((*to, request)),
+                    _ => None,
+                }
+            });
+        if open.is_some() {
+            break;
+        }
+    }
+    let (liar, request) = open.expect("a holder that hears the request");
+    let key = run.world.machines[liar].transport;
+    for _ in 0..5_000 {
+        run.world.inject(gateway, key, Message::Recorded { request, record: 1 });
+        run.settle(1);
+        let recorded = run.world.machines[leads].running.as_ref().expect("it runs").host.records();
+        let is_recorded = recorded.credential(&run.deposits[0].id).is_some();
+        assert!(is_recorded || !run.deposits[0].acknowledged, "nobody has recorded it");
+        if run.deposits[0].acknowledged {
+            return;
+        }
+    }
+    panic!("what is recorded is acknowledged");
+}
+
+#[test]
+fn a_share_that_the_owner_did_not_deal_is_not_taken_under_its_head() {
+    let mut run = mesh();
+    let gateway = 0;
+    let (from, good) = (1..5)
+        .find_map(|holder| offered(&mut run, gateway, holder).map(|one| (holder, one)))
+        .map_or_else(|| panic!("no share was offered"), |(holder, (from, message))| ((holder, from), message));
+    let (holder, from) = from;
+    let Message::ShareStore { request, head, group, generation, index, sealed, commitments, pieces } = good.clone()
+    else {
+        panic!("another message");
+    };
+    let mut answer = |message: Message| {
+        run.world.overheard = Some(Vec::new());
+        run.world.inject(holder, from, message);
+        run.settle(2_000);
+        let heard = run.world.overheard.take().expect("what was overheard");
+        let own = run.world.machines[holder].transport;
+        heard.into_iter().filter(|(to, who, _)| *to == gateway && *who == own).find_map(|(_, _, bytes)| {
+            match wire::decode::<Envelope>(&bytes, MESSAGE_MAX).expect("a message").body {
+                Message::ShareStored { .. } => Some(Ok(())),
+                Message::Refusal { refused, .. } => Some(Err(refused.check)),
+                _ => None,
+            }
+        })
+    };
+    assert_eq!(answer(good), Some(Ok(())), "the owner's is acknowledged again");
+    // Through g^s, and through any other point that its maker likes.
+    let mut made_up = commitments;
+    made_up[1] = spec::types::Commitment([9; 48]);
+    let planted = Message::ShareStore { request, head, group, generation, index, sealed, commitments: made_up, pieces };
+    assert_eq!(answer(planted), Some(Err(Check::Share)));
 }

@@ -17,8 +17,12 @@ const EPOCH_MS: u64 = 2_000;
 
 /// A mesh of so many hosts, of which the last so many are not in yet.
 fn mesh(hosts: usize) -> Run {
+    mesh_of_seed(hosts, 5)
+}
+
+fn mesh_of_seed(hosts: usize, seed: u64) -> Run {
     let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, hosts, 5);
+    let mut run = Run::new(&scenario, hosts, seed);
     assert!(run.enrol_all(&scenario));
     run.settle(3 * EPOCH_MS);
     run
@@ -171,21 +175,29 @@ fn a_state_in_which_one_row_is_another_is_not_taken_and_another_host_is_asked() 
     is_sound(&run);
 }
 
-#[test]
-fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
-    let mut run = mesh(7);
-    let liar = leader(&mut run, 7);
-    let seats = status(&mut run, liar).committee;
+fn holds(run: &Run, machine: usize) -> bool {
+    run.world.machines[machine].disk.rows().any(|((table, _), _)| *table == Table::Shares)
+}
+
+/// A mesh of seven with its leader, and a host without a seat that holds a share: the beacon draws who does.
+fn with_a_holder_that_follows(seed: u64) -> Option<(Run, usize, usize)> {
+    let mut run = mesh_of_seed(7, seed);
+    let leader = leader(&mut run, 7);
+    let seats = status(&mut run, leader).committee;
     for _ in 0..3 {
         for through in 0..7 {
             run.begin_put(through);
         }
         run.settle(2 * EPOCH_MS);
     }
-    let holds = |run: &Run, machine: usize| {
-        run.world.machines[machine].disk.rows().any(|((table, _), _)| *table == Table::Shares)
-    };
-    let follower = (0..7).find(|one| !seats.contains(&format!("h{one}")) && holds(&run, *one)).expect("a follower");
+    let follower = (0..7).find(|one| !seats.contains(&format!("h{one}")) && holds(&run, *one))?;
+    Some((run, leader, follower))
+}
+
+#[test]
+fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
+    let (mut run, liar, follower) =
+        (5..30).find_map(with_a_holder_that_follows).expect("a follower that holds a share");
     run.world.liar = Some(Liar::new(liar, Lie::NoHeads));
     // It crashes with its records dropped, and shares on its disk.
     for at in 0..6 * EPOCH_MS {
@@ -216,31 +228,32 @@ fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
     is_sound(&run);
 }
 
-#[test]
-fn a_share_is_not_erased_on_the_word_of_a_voter_that_hides_its_record() {
-    let mut run = mesh(7);
-    let liar = leader(&mut run, 7);
-    let seats = status(&mut run, liar).committee;
+fn shares(run: &Run, machine: usize) -> usize {
+    run.world.machines[machine].disk.rows().filter(|((table, _), _)| *table == Table::Shares).count()
+}
+
+/// A mesh of seven with its leader, and a host without a seat that stored a share a moment ago and has not heard yet that
+/// its head was recorded.
+fn with_a_fresh_share(seed: u64) -> Option<(Run, usize, usize)> {
+    let mut run = mesh_of_seed(7, seed);
+    let leader = leader(&mut run, 7);
+    let seats = status(&mut run, leader).committee;
     let followers: Vec<usize> = (0..7).filter(|one| !seats.contains(&format!("h{one}"))).collect();
-    let shares = |run: &Run, machine: usize| {
-        run.world.machines[machine].disk.rows().filter(|((table, _), _)| *table == Table::Shares).count()
-    };
-    // It stores a share and is away before it hears that the head was recorded.
-    let mut holder = None;
     for _ in 0..12 {
-        run.begin_put(liar);
+        run.begin_put(leader);
         for _ in 0..EPOCH_MS {
             run.settle(1);
-            holder = followers.iter().copied().find(|one| shares(&run, *one) > 0);
-            if holder.is_some() {
-                break;
+            if let Some(holder) = followers.iter().copied().find(|one| shares(&run, *one) > 0) {
+                return Some((run, leader, holder));
             }
         }
-        if holder.is_some() {
-            break;
-        }
     }
-    let holder = holder.expect("a follower holds a share");
+    None
+}
+
+#[test]
+fn a_share_is_not_erased_on_the_word_of_a_voter_that_hides_its_record() {
+    let (mut run, liar, holder) = (5..30).find_map(with_a_fresh_share).expect("a follower that holds a share");
     run.world.crash(holder);
     run.settle((PUT_EPOCHS + 4) * EPOCH_MS);
     assert!(run.deposits.last().is_some_and(|deposit| deposit.acknowledged), "the others are enough");

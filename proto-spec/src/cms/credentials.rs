@@ -123,7 +123,12 @@ impl Credentials {
         if of_group.generation != value.generation || of_group.terms != head.head().terms {
             return Err(Check::Group);
         }
-        if !known || distinct.len() != value.flushed.len() || value.flushed.len() < usize::from(of_group.terms.quorum())
+        // As it was dealt; what a generation makes of it is for its own records to say.
+        let is_dealt = value.generation != Generation(1) || value.commitments == head.head().deal;
+        if !known
+            || !is_dealt
+            || distinct.len() != value.flushed.len()
+            || value.flushed.len() < usize::from(of_group.terms.quorum())
         {
             return Err(Check::Receipts);
         }
@@ -293,6 +298,7 @@ mod tests {
             request: RequestId([u8::try_from(number).unwrap(); 16]),
             terms: group().terms,
             c0: Commitment([u8::try_from(number).unwrap(); 48]),
+            deal: Digest::ZERO,
             payload: Digest([3; 32]),
             pieces: 1,
             allow: Vec::new(),

@@ -102,6 +102,8 @@ pub struct Head {
     pub terms: Terms,
     /// g^s: what combined shares are checked against.
     pub c0: Commitment,
+    /// Digest over all commitments of its deal: nobody but the owner says which shares belong to it.
+    pub deal: Digest,
     /// Digest over all pieces of the encrypted payload.
     pub payload: Digest,
     /// Pieces of the encrypted payload.
@@ -279,6 +281,7 @@ impl HeadVerified {
         let same = new.version == old.version
             && new.terms == old.terms
             && new.c0 == old.c0
+            && new.deal == old.deal
             && new.payload == old.payload
             && new.pieces == old.pieces
             && new.dealer == old.dealer;
@@ -311,6 +314,7 @@ mod tests {
             request: RequestId([1; 16]),
             terms: Terms::new(2, 3, 0).unwrap(),
             c0: Commitment([2; 48]),
+            deal: Digest([4; 32]),
             payload: Digest([3; 32]),
             pieces: 1,
             allow: vec![Allow::Role(Role::Host)],
@@ -351,6 +355,7 @@ mod tests {
         for of_value in [
             |head: &mut Head| head.version = 2,
             |head: &mut Head| head.c0 = Commitment([9; 48]),
+            |head: &mut Head| head.deal = Digest([9; 32]),
             |head: &mut Head| head.payload = Digest([9; 32]),
             |head: &mut Head| head.pieces = 2,
             |head: &mut Head| head.terms.k = 3,

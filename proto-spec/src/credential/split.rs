@@ -110,6 +110,7 @@ pub fn deal(
         request: order.request,
         terms: order.terms,
         c0,
+        deal: commitments_digest(&dealt.commitments),
         payload: payload_digest(&pieces),
         pieces: u16::try_from(pieces.len()).map_err(|_| Check::Payload)?,
         allow: order.allow.clone(),

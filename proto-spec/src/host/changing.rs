@@ -41,7 +41,7 @@ impl Host {
         Ok(Changing::new(head, group.holders.clone(), certain_at, now.monotonic, deadline))
     }
 
-    /// The leader recorded it: the holders are asked, up to an epoch long.
+    /// It is recorded: the holders are asked, up to an epoch long.
     pub(super) fn on_change_recorded(&mut self, now: Now, request: RequestId, record: u64, actions: &mut Actions) {
         let epoch_ms = self.ground.calendar.map_or(0, |calendar| calendar.epoch_ms());
         let Some((changing, _)) = self.changes.get_mut(&request) else { return };
@@ -59,8 +59,8 @@ impl Host {
         refused: Refused,
         actions: &mut Actions,
     ) {
-        let of_leader = self.is_seated(from) && !refused.check.is_passing();
-        let awaited = self.changes.get(request).is_some_and(|(changing, _)| changing.stage == Stage::AwaitingRecord);
+        let of_leader = self.leader.is_some_and(|(_, leader)| leader == *from) && !refused.check.is_passing();
+        let awaited = self.changes.get(request).is_some_and(|(changing, _)| changing.is_awaiting_record());
         if !of_leader || !awaited {
             return;
         }

@@ -11,7 +11,7 @@ use crate::cms::records::Effect;
 use crate::credential::head::HeadVerified;
 use crate::credential::split::PutOrder;
 use crate::error::{Check, Misbehaved};
-use crate::limits::{ELECTION_TICKS, PROPOSALS_MAX, REQUESTS_OPEN_MAX, TICK_MS};
+use crate::limits::{ELECTION_TICKS, PROPOSALS_MAX, QUESTIONS_PER_SENDER_MAX, REQUESTS_OPEN_MAX, TICK_MS};
 use crate::types::{CredentialId, HostId, Now, RequestId, Time, TransportKey};
 use crate::wire::{self, Message, Shown};
 
@@ -43,6 +43,19 @@ pub(super) enum Question {
     Head(TransportKey, RequestId, CredentialId),
     /// A head that is about to be refused.
     Record(TransportKey, Box<Wanted>),
+}
+
+impl Question {
+    /// Who asks.
+    fn asker(&self) -> &TransportKey {
+        match self {
+            Self::Map(from, ..)
+            | Self::OwnerMap(from, ..)
+            | Self::Order(from, _)
+            | Self::Head(from, ..)
+            | Self::Record(from, _) => from,
+        }
+    }
 }
 
 /// This host's seat.
@@ -218,8 +231,10 @@ impl Host {
             return Err(Check::NotLeader);
         }
         let Some(seated) = &mut self.seated else { return Err(Check::NotLeader) };
-        if seated.questions.len() >= REQUESTS_OPEN_MAX {
-            return Err(Check::Capacity);
+        // Whoever asks much waits for itself; and who is not answered now is asked to come again.
+        let of_sender = seated.questions.values().filter(|(other, _)| other.asker() == question.asker()).count();
+        if of_sender >= QUESTIONS_PER_SENDER_MAX || seated.questions.len() >= REQUESTS_OPEN_MAX {
+            return Err(Check::NotReady);
         }
         seated.next_question += 1;
         let name = seated.next_question;
@@ -265,7 +280,7 @@ impl Host {
             self.apply_committed(now, &entry, actions);
         }
         if applies {
-            self.hand_on_early(actions);
+            self.hand_on_early(now, actions);
         }
         if let Some(seated) = &mut self.seated {
             for (name, index) in reads {

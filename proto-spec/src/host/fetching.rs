@@ -240,7 +240,7 @@ impl Host {
         self.committee_changed(now, actions);
         self.erase_leftovers(now, actions);
         self.take_new_seat(now, actions);
-        self.hand_on_early(actions);
+        self.hand_on_early(now, actions);
         self.pull(now, actions);
     }
 }

@@ -106,7 +106,7 @@ impl Host {
         for entry in &fresh {
             let _refused_by_all = self.apply_entry(now, entry, actions);
         }
-        self.hand_on_early(actions);
+        self.hand_on_early(now, actions);
         let progressed = !fresh.is_empty();
         if newest > self.ground.records.applied() && (progressed || now.monotonic >= self.pull_at) {
             self.pull(now, actions);

@@ -55,7 +55,6 @@ use crate::cms;
 use crate::cms::log::Stretch;
 use crate::cms::records::Records;
 use crate::cms::seating::{SeatProof, Seating};
-use crate::credential::head::SignedHead;
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused, Subject};
 use crate::genesis::GenesisVerified;
 use crate::header::HeaderVerified;
@@ -72,12 +71,13 @@ use crate::types::{
     Digest, HostId, MeshId, Now, RequestId, Round, SecretBytes, ShareIndex, TicketSerial, Time, TransportKey,
 };
 use crate::view::View;
-use crate::wire::{Address, DealBundle, Message, Presence};
+use crate::wire::{Address, Message, Presence};
 
 use committee::Seated;
 use fetching::Fetching;
 use gathering::Forming;
 use own::Own;
+use putting::Asked;
 use redealing::Redealing;
 use rewrapping::Rewrapping;
 use saving::{Kept, Saving};
@@ -204,42 +204,6 @@ enum TpmUse {
     Measure,
     /// The challenge of a committee member or founder.
     Challenge(TransportKey),
-}
-
-/// A question to the coordinator whose answer goes to a local client as it is.
-struct Asked {
-    local: LocalId,
-    deadline: Time,
-    /// Until then a refusal for want of evidence is not the last word: each epoch brings new evidence.
-    patient_until: Time,
-    retry_at: Time,
-    message: Message,
-    /// An answer that speaks of a record that is not here yet.
-    early: Option<Early>,
-}
-
-/// An answer that waits for the record that it speaks of: what the client does next is done through this host.
-enum Early {
-    /// A bundle: until its group is known here.
-    Bundle(Box<DealBundle>),
-    /// A head, and the index of its record.
-    Head(SignedHead, u64),
-}
-
-impl Early {
-    fn is_here(&self, records: &Records) -> bool {
-        match self {
-            Self::Bundle(bundle) => records.group(&bundle.group).is_some(),
-            Self::Head(_, record) => records.applied() >= *record,
-        }
-    }
-
-    fn reply(self) -> LocalReply {
-        match self {
-            Self::Bundle(bundle) => LocalReply::Bundle(bundle),
-            Self::Head(head, _) => LocalReply::Head(Box::new(head)),
-        }
-    }
 }
 
 /// Somebody waits for an action's answer.

@@ -1,13 +1,55 @@
 //! What this host does for a local client that puts: it relays, and sees ciphertext only.
 
-use super::{Action, Actions, Asked, Early, Host, Lane, LocalId, LocalReply};
+use super::{Action, Actions, Host, Lane, LocalId, LocalReply};
+use crate::changing::Changing;
+use crate::cms::records::Records;
 use crate::cms::service::receipt_holds;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::relay::{Next, Putting, RETRY_MS, SILENCE_MS, Stage, Wait};
-use crate::types::{HostId, Now, RequestId, TransportKey};
-use crate::wire::{Message, Package, PutReceipt};
+use crate::types::{HostId, Now, RequestId, Time, TransportKey};
+use crate::wire::{DealBundle, Message, Package, PutReceipt};
+
+/// A question to the coordinator whose answer goes to a local client as it is.
+pub(super) struct Asked {
+    pub(super) local: LocalId,
+    pub(super) deadline: Time,
+    /// Until then a refusal for want of evidence is not the last word: each epoch brings new evidence.
+    pub(super) patient_until: Time,
+    pub(super) retry_at: Time,
+    pub(super) message: Message,
+    /// An answer that speaks of a record that is not here yet.
+    pub(super) early: Option<Early>,
+}
+
+/// An answer that waits for the record that it speaks of: what the client does next is done through this host.
+pub(super) enum Early {
+    /// A bundle: until its group is known here.
+    Bundle(Box<DealBundle>),
+    /// A head, and the index of its record.
+    Head(SignedHead, u64),
+    /// This host's word that it leaves.
+    Leaving(HostId),
+}
+
+impl Early {
+    fn is_here(&self, records: &Records) -> bool {
+        match self {
+            Self::Bundle(bundle) => records.group(&bundle.group).is_some(),
+            Self::Head(_, record) => records.applied() >= *record,
+            Self::Leaving(host) => records.roll().is_leaving(host),
+        }
+    }
+
+    fn reply(self) -> LocalReply {
+        match self {
+            Self::Bundle(bundle) => LocalReply::Bundle(bundle),
+            Self::Head(head, _) => LocalReply::Head(Box::new(head)),
+            Self::Leaving(_) => LocalReply::Leaving,
+        }
+    }
+}
 
 impl Host {
     /// Asks the coordinator in a local client's name; the answer is handed on as it is.
@@ -49,7 +91,8 @@ impl Host {
     }
 
     /// Records were applied: hands on the answers that waited for them.
-    pub(super) fn hand_on_early(&mut self, actions: &mut Actions) {
+    pub(super) fn hand_on_early(&mut self, now: Now, actions: &mut Actions) {
+        self.hand_on_recorded(now, actions);
         let records = &self.ground.records;
         let is_here = |asked: &Asked| asked.early.as_ref().is_some_and(|early| early.is_here(records));
         let ready: Vec<RequestId> =
@@ -166,11 +209,41 @@ impl Host {
         self.follow_put(now, &request, next, actions);
     }
 
-    pub(super) fn on_recorded(&mut self, now: Now, request: RequestId, record: u64, actions: &mut Actions) {
-        let Some((putting, id)) = self.puts.remove(&request) else {
-            self.on_change_recorded(now, request, record, actions);
-            return self.answered(&request, LocalReply::Leaving, actions);
+    /// A voter says that something is recorded. The answer to the person follows from the records of this host alone:
+    /// nobody's word makes a put that never was.
+    pub(super) fn on_recorded(&mut self, now: Now, request: &RequestId, actions: &mut Actions) {
+        let is_awaited = self.puts.get(request).is_some_and(|(putting, _)| putting.stage == Stage::AwaitingRecord)
+            || self.changes.get(request).is_some_and(|(changing, _)| changing.is_awaiting_record());
+        if self.asked.contains_key(request) {
+            self.on_early(now, request, Early::Leaving(self.own.host), actions);
+        } else if is_awaited {
+            self.hand_on_recorded(now, actions);
+            self.pull(now, actions);
+        }
+    }
+
+    /// Records were applied: puts and changes that they hold are recorded.
+    fn hand_on_recorded(&mut self, now: Now, actions: &mut Actions) {
+        let credentials = self.ground.records.credentials();
+        let made = |(request, (putting, _)): (&RequestId, &(Putting, LocalId))| {
+            Some((*request, credentials.made_by(&putting.head)?))
         };
+        let puts: Vec<(RequestId, u64)> = self.puts.iter().filter_map(made).collect();
+        let changed = |(request, (changing, _)): (&RequestId, &(Changing, LocalId))| {
+            let record = credentials.made_by(&changing.head)?;
+            changing.is_awaiting_record().then_some((*request, record))
+        };
+        let changes: Vec<(RequestId, u64)> = self.changes.iter().filter_map(changed).collect();
+        for (request, record) in puts {
+            self.end_recorded(&request, record, actions);
+        }
+        for (request, record) in changes {
+            self.on_change_recorded(now, request, record, actions);
+        }
+    }
+
+    fn end_recorded(&mut self, request: &RequestId, record: u64, actions: &mut Actions) {
+        let Some((putting, id)) = self.puts.remove(request) else { return };
         let k = usize::from(putting.head.head().terms.k);
         let reply = LocalReply::Stored {
             id: putting.head.head().id(),
@@ -198,7 +271,10 @@ impl Host {
             if putting.stage == Stage::AwaitingRecord {
                 // What a slow holder still says changes nothing any more, be it the coordinator's own share.
                 // Who leads may have changed: the next one is asked.
-                if is_coordinator && refused.subject == Subject::Request && !refused.check.is_passing() {
+                if self.leader.is_some_and(|(_, leader)| leader == *from)
+                    && refused.subject == Subject::Request
+                    && !refused.check.is_passing()
+                {
                     self.end_put(request, Failure::Refused(refused), actions);
                 }
                 return;

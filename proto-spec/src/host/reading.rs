@@ -139,7 +139,6 @@ impl Host {
         actions: &mut Actions,
     ) {
         let is_coordinator = self.is_seated(from);
-        let view = self.ground.view(now, self.header.as_ref());
         let Some((reading, _)) = self.readings.get_mut(request) else { return };
         if matches!(reading.stage, Stage::AwaitingMap | Stage::AwaitingOpening) {
             if !is_coordinator {
@@ -152,8 +151,8 @@ impl Host {
             let failure = if unknown { Failure::NotFound } else { Failure::Refused(refused) };
             return self.end_reading(request, Err(failure), actions);
         }
-        let (Some(view), Some(holder)) = (view, reading.holder_by_transport(from)) else { return };
-        let next = reading.refused(view, holder, refused);
+        let Some(holder) = reading.holder_by_transport(from) else { return };
+        let next = reading.refused(now.monotonic, holder, refused);
         self.follow_reading(request, next, actions);
     }
 
@@ -202,6 +201,10 @@ impl Host {
                 let failure = reading.expired();
                 self.end_reading(&request, Err(failure), actions);
             } else if reading.retry_at.is_some_and(|at| now.monotonic >= at) {
+                if let Some(next) = reading.look_again(now.monotonic) {
+                    self.follow_reading(&request, next, actions);
+                    continue;
+                }
                 let holders = reading.take_retries();
                 reading.retry_at = Some(now.monotonic.plus(SILENCE_MS));
                 let id = reading.id;

@@ -1,8 +1,9 @@
 //! A message came: who may say it, and which part it is for.
 
 use super::committee::Question;
+use super::putting::Early;
 use super::recording::Wanted;
-use super::{Action, Actions, Early, Host, Lane};
+use super::{Action, Actions, Host, Lane};
 use crate::error::{Check, Misbehaved, Refused, Subject};
 use crate::holder::{Offer, Release};
 use crate::host::LocalReply;
@@ -193,9 +194,7 @@ impl Host {
             Message::Entrusted { request, package } if self.is_seated(&from) => {
                 self.answered(&request, LocalReply::Package(package), actions);
             }
-            Message::Recorded { request, record } if self.is_seated(&from) => {
-                self.on_recorded(now, request, record, actions);
-            }
+            Message::Recorded { request, .. } if self.is_seated(&from) => self.on_recorded(now, &request, actions),
             Message::MapReply { request, file } if self.is_seated(&from) => {
                 self.on_map_reply(request, file, actions);
             }
