@@ -90,6 +90,21 @@ impl Signable<'_> {
 /// Parts of one signature, by the index of the share.
 pub type Parts = BTreeMap<ShareIndex, BlsSignature>;
 
+/// Combines the first t parts to the mesh key's signature, and does not look who is to blame where it does not hold: whoever
+/// brings others' parts buys one check, not one for each.
+pub fn combine_unnamed(
+    suite: &dyn Suite,
+    mesh: &MeshId,
+    setup: &KeySetup,
+    what: Signable<'_>,
+    parts: &Parts,
+) -> Option<BlsSignature> {
+    let t = usize::from(setup.t);
+    let first: Vec<(ShareIndex, BlsSignature)> = parts.iter().take(t).map(|(index, part)| (*index, *part)).collect();
+    let sum = if first.len() == t { suite.bls_combine(&first) } else { None };
+    sum.filter(|sum| what.holds(suite, mesh, setup.mesh_key().public(), sum))
+}
+
 /// Combines parts to the mesh key's signature. Only where the sum does not hold is each part checked by itself; the
 /// wrong ones are dropped, and given back by their indexes.
 ///
@@ -102,17 +117,10 @@ pub fn combine(
     what: Signable<'_>,
     parts: &mut Parts,
 ) -> Result<BlsSignature, Vec<ShareIndex>> {
-    let t = usize::from(setup.t);
-    let key = setup.mesh_key();
-    let sum = |parts: &Parts| {
-        let first: Vec<(ShareIndex, BlsSignature)> =
-            parts.iter().take(t).map(|(index, part)| (*index, *part)).collect();
-        let sum = if first.len() == t { suite.bls_combine(&first) } else { None };
-        sum.filter(|sum| what.holds(suite, mesh, key.public(), sum))
-    };
-    if parts.len() < t {
+    if parts.len() < usize::from(setup.t) {
         return Err(Vec::new());
     }
+    let sum = |parts: &Parts| combine_unnamed(suite, mesh, setup, what, parts);
     if let Some(signature) = sum(parts) {
         return Ok(signature);
     }

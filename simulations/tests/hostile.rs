@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use spec::error::{Check, Failure, Misbehaved};
 use spec::gossip::{News, Verdict};
 use spec::host::{LocalCommand, LocalReply};
-use spec::limits::MESSAGE_MAX;
+use spec::limits::{ADMISSIONS_FAILED_MAX, ADMISSIONS_FAILED_MS, MESSAGE_MAX};
 use spec::membership::Role;
 use spec::suite::Fake;
 use spec::ticket::{self, SignedTicket, Ticket};
-use spec::types::{CredentialId, MeshId, RequestId, Round, TransportKey};
+use spec::types::{CredentialId, MeshId, RequestId, Round, ShareIndex, TransportKey};
 use spec::wire::{self, Message, PutReceipt};
 use vouchsafe_sim::machine::Machine;
 use vouchsafe_sim::run::{Run, operator};
@@ -186,7 +186,7 @@ fn p8_numbers_at_their_ends_panic_nobody() {
     }
     let receipt = PutReceipt {
         holder: spec::types::HostId::ZERO,
-        index: spec::types::ShareIndex(0),
+        index: ShareIndex(0),
         head: spec::types::Digest::ZERO,
         group: spec::types::GroupId::ZERO,
         generation: spec::types::Generation(u64::MAX),
@@ -415,4 +415,39 @@ fn a_share_that_the_owner_did_not_deal_is_not_taken_under_its_head() {
     made_up[1] = spec::types::Commitment([9; 48]);
     let planted = Message::ShareStore { request, head, group, generation, index, sealed, commitments: made_up, pieces };
     assert_eq!(answer(planted), Some(Err(Check::Share)));
+}
+
+#[test]
+fn a_stranger_has_a_leader_check_a_few_forged_admissions_a_second() {
+    let mut run = mesh();
+    let (leads, stranger) = (leader(&mut run), newcomer(&mut run));
+    let key = run.world.machines[stranger].transport;
+    let known = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let mut record = known.members().next().expect("a member").record().clone();
+    record.host = spec::types::HostId([9; 32]);
+    record.eks.iter_mut().for_each(|ek| ek[0] ^= 1);
+    (record.name, record.transport, record.ticket) = ("thief".to_owned(), key, spec::types::TicketSerial([9; 16]));
+    (record.vote, record.ak) = (spec::types::BlsPublic([9; 96]), vec![9; 10]);
+    let flood = |run: &mut Run| {
+        run.world.overheard = Some(Vec::new());
+        for _ in 0..3 * ADMISSIONS_FAILED_MAX {
+            let parts = (1..=3).map(|index| (ShareIndex(index), spec::types::BlsSignature([index; 48]))).collect();
+            let message = Message::EnrolAdmit { request: RequestId([1; 16]), record: Box::new(record.clone()), parts };
+            run.world.inject(leads, key, message);
+        }
+        run.settle(300);
+        let heard = run.world.overheard.take().expect("listened").into_iter();
+        let heard =
+            heard.filter(|(to, ..)| *to == stranger).filter_map(|(_, _, bytes)| {
+                match wire::decode::<Envelope>(&bytes, MESSAGE_MAX).expect("a message").body {
+                    Message::EnrolRefused { refused, .. } => Some(refused.check),
+                    _ => None,
+                }
+            });
+        heard.filter(|check| *check == Check::Record).count()
+    };
+    assert_eq!(flood(&mut run), ADMISSIONS_FAILED_MAX);
+    assert_eq!(flood(&mut run), 0, "in the same second");
+    run.settle(ADMISSIONS_FAILED_MS);
+    assert_eq!(flood(&mut run), ADMISSIONS_FAILED_MAX);
 }

@@ -12,7 +12,7 @@ use crate::credential::split::{self, Deal, Placement, PutOrder, Receiver};
 use crate::error::{Check, Misbehaved, Subject};
 use crate::limits::{MESSAGE_MAX, REQUESTS_OPEN_MAX};
 use crate::membership::{Admission, MemberRecord};
-use crate::signing::{Parts, Signable, combine};
+use crate::signing::{Parts, Signable, combine_unnamed};
 use crate::ticket::Contact;
 use crate::types::{
     BlsSignature, CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, ShareIndex, TransportKey,
@@ -117,7 +117,7 @@ impl Host {
         if admitted.is_some_and(|member| member.record() == record) {
             return self.send_joiner(Lane::Records, from, Message::EnrolAdmitted, actions);
         }
-        let command = self.admission(&from, record, parts);
+        let command = self.admission(now, &from, record, parts);
         let proposed = command.and_then(|command| self.propose(now, &command, Then::Admitted(from, request), actions));
         if let Err(check) = proposed {
             self.refuse_joiner(from, request, check, actions);
@@ -125,7 +125,8 @@ impl Host {
     }
 
     fn admission(
-        &self,
+        &mut self,
+        now: Now,
         from: &TransportKey,
         record: &MemberRecord,
         parts: Vec<(ShareIndex, BlsSignature)>,
@@ -138,13 +139,19 @@ impl Host {
         // The parts are of members that have seen the ticket.
         let roll = records.roll();
         if roll.get(&record.host).is_some() { roll.check_return(record) } else { roll.check_newcomer(record) }?;
-        // A stranger sends this: no more is checked than makes one signature.
+        // A stranger sends this: no more is checked than makes one signature, and of those that make none a few a second.
+        if !self.coordinator.may_check_admission(now.monotonic) {
+            return Err(Check::NotReady);
+        }
         let (t, holders) = (usize::from(committee.key.t), committee.key.holders.len());
         let parts = parts.into_iter().filter(|(index, _)| (1..=holders).contains(&usize::from(index.0)));
-        let mut parts: Parts = parts.take(t).collect();
+        let parts: Parts = parts.take(t).collect();
         let what = Signable::Admission(record);
-        let signature = combine(self.ground.suite.as_ref(), mesh, &committee.key, what, &mut parts);
-        let signature = signature.map_err(|_| Check::Record)?;
+        let signature = combine_unnamed(self.ground.suite.as_ref(), mesh, &committee.key, what, &parts);
+        let Some(signature) = signature else {
+            self.coordinator.admission_failed();
+            return Err(Check::Record);
+        };
         Ok(Command::Admit(Box::new(Admission { record: record.clone(), signature })))
     }
 
