@@ -213,7 +213,7 @@ impl State {
         // Shares that somebody else made up are not the owner's, even where they lie on a polynomial through g^s.
         let is_dealt = commitments_digest(offer.commitments) == head.head().deal;
         if !is_dealt || offer.commitments.first() != Some(&head.head().c0) {
-            return Err(Check::Share);
+            return Err(Check::HeadForm);
         }
         let fits = pieces.len() == usize::from(head.head().pieces)
             && seal::pieces_are_sound(&pieces)

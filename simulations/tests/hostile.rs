@@ -414,7 +414,7 @@ fn a_share_that_the_owner_did_not_deal_is_not_taken_under_its_head() {
     let mut made_up = commitments;
     made_up[1] = spec::types::Commitment([9; 48]);
     let planted = Message::ShareStore { request, head, group, generation, index, sealed, commitments: made_up, pieces };
-    assert_eq!(answer(planted), Some(Err(Check::Share)));
+    assert_eq!(answer(planted), Some(Err(Check::HeadForm)));
 }
 
 #[test]

@@ -221,6 +221,13 @@ fn a_host_finds_the_mesh_again_though_the_whole_committee_was_replaced_while_it_
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
 }
 
+fn is_not_told(run: &mut Run, machine: usize) {
+    match run.ask(machine, LocalCommand::Hosts, 20_000) {
+        Some(Ok(LocalReply::Hosts(lines))) => assert!(lines.iter().all(|line| line.address.0 != "nowhere")),
+        other => panic!("no hosts: {other:?}"),
+    }
+}
+
 #[test]
 fn a_member_without_a_seat_tells_nobody_unasked_where_others_are() {
     let mut run = grown_without_a_founder();
@@ -245,6 +252,7 @@ fn a_member_without_a_seat_tells_nobody_unasked_where_others_are() {
             let (leader, beacon, header, presence) = (None, None, None, Some(presence.clone()));
             let lie = Message::Announce { term: 9, leader, beacon, header, records: u64::MAX, presence };
             run.world.inject(machine, key, lie);
+            is_not_told(&mut run, machine);
         }
         run.settle(50);
     }
