@@ -37,14 +37,6 @@ pub enum Stage {
     },
 }
 
-/// A holder that could not be reached once.
-enum Doubt {
-    /// It will be asked again.
-    ToAsk,
-    /// It was asked again, over a connection of its own: the next report is believed.
-    AskedAgain,
-}
-
 /// A map that was opened and checked.
 struct OpenedMap {
     map: ShardMap,
@@ -69,7 +61,9 @@ pub struct Reading {
     pieces: BTreeMap<ShareIndex, Piece>,
     good: Vec<HostId>,
     refused: BTreeMap<HostId, Refused>,
-    doubted: BTreeMap<HostId, Doubt>,
+    /// Holders that could not be reached, and since when.
+    unreached: BTreeMap<HostId, Time>,
+    /// Holders that were unreached for so long that they are waited for no more.
     silent: BTreeSet<HostId>,
     /// Holders that say that a newer head is there than the map says.
     ahead: BTreeSet<HostId>,
@@ -109,7 +103,7 @@ impl Reading {
             pieces: BTreeMap::new(),
             good: Vec::new(),
             refused: BTreeMap::new(),
-            doubted: BTreeMap::new(),
+            unreached: BTreeMap::new(),
             silent: BTreeSet::new(),
             ahead: BTreeSet::new(),
             payload_tried: BTreeSet::new(),
@@ -142,13 +136,7 @@ impl Reading {
             let host = &holder.host;
             !self.good.contains(host) && !self.refused.contains_key(host) && !self.silent.contains(host)
         };
-        let retries: Vec<MapHolder> = opened.map.holders.iter().filter(open).cloned().collect();
-        for holder in &retries {
-            if let Some(doubt) = self.doubted.get_mut(&holder.host) {
-                *doubt = Doubt::AskedAgain;
-            }
-        }
-        retries
+        opened.map.holders.iter().filter(open).cloned().collect()
     }
 
     /// Generation that the map names.
@@ -214,6 +202,7 @@ impl Reading {
         if is_passing(refused.check) {
             self.ask_again_soon(now);
         }
+        self.unreached.remove(&from);
         self.refused.insert(from, refused);
         if self.is_out_of_date() { self.begin_again(now) } else { self.settle() }
     }
@@ -270,16 +259,16 @@ impl Reading {
         if self.good.contains(&from) {
             return Next::Wait;
         }
-        match self.doubted.get(&from) {
-            // The first time it may have been an older message, or a connection of before the holder's restart.
+        match self.unreached.get(&from) {
             None => {
-                self.doubted.insert(from, Doubt::ToAsk);
+                self.unreached.insert(from, now);
                 self.ask_again_soon(now);
                 Next::Wait
             }
-            // All that went into the same dead connection is reported: that is one report, not several.
-            Some(Doubt::ToAsk) => Next::Wait,
-            Some(Doubt::AskedAgain) => {
+            // All that went into dead connections is reported, and of those there may be several: the holder is asked
+            // again all that time.
+            Some(since) if now < since.plus(UNREACHED_MS) => Next::Wait,
+            Some(_) => {
                 self.silent.insert(from);
                 self.settle()
             }
@@ -408,6 +397,9 @@ impl Reading {
 const RETRY_MS: u64 = 250;
 /// Somebody who did not answer is asked again after this time: a message may be lost.
 pub const SILENCE_MS: u64 = 1_000;
+/// A holder that cannot be reached for so long is not waited for any more: it is more than the end of every connection that
+/// an outage killed takes, and half of the time of a request.
+const UNREACHED_MS: u64 = 5_000;
 
 /// Refusals that pass by themselves: the holder is starting, or a step behind.
 fn is_passing(check: Check) -> bool {
@@ -541,6 +533,23 @@ mod tests {
             assert!(matches!(reading.payload(holder(1), &bad), Next::Wait));
         }
         assert_eq!(asked(reading.payload(holder(2), &bad)), Some(holder(3)), "the others are asked still");
+    }
+
+    #[test]
+    fn holders_behind_dead_connections_are_asked_until_half_of_the_time_is_over_and_then_the_reader_is_told() {
+        let mut reading = opened();
+        let at = |later: u64| NOW.plus(later);
+        for (number, later) in [(1, 0), (2, 0), (3, 0), (1, 900), (2, 900), (3, 4_900)] {
+            assert!(matches!(reading.unreachable(holder(number), at(later)), Next::Wait));
+            assert_eq!(reading.take_retries().len(), 5);
+        }
+        assert!(matches!(refuse(&mut reading, 3, Check::NotReady), Next::Wait), "it is there after all");
+        assert!(matches!(reading.unreachable(holder(1), at(5_000)), Next::Wait), "four may answer");
+        assert!(matches!(reading.unreachable(holder(2), at(5_000)), Next::Wait), "three may");
+        assert!(matches!(reading.unreachable(holder(3), at(5_000)), Next::Wait), "since it answered, its time runs anew");
+        let Next::Fail(failure) = reading.unreachable(holder(3), at(10_000)) else { panic!("two are too few") };
+        let missing = (1..=5).map(holder).collect();
+        assert_eq!(failure, Failure::TooFewHolders { got: 0, needed: 3, missing });
     }
 
     #[test]
