@@ -5,6 +5,7 @@
 
 mod codec;
 mod gossip;
+mod messages;
 #[cfg(test)]
 mod tests;
 
@@ -13,16 +14,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::{Codec, Frame};
+use codec::Frame;
 use gossip::{Gossip, Gossipsub};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::futures::StreamExt as _;
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::multiaddr::{Multiaddr, Protocol};
-use libp2p::request_response::{self, OutboundFailure, OutboundRequestId, ProtocolSupport};
+use libp2p::request_response::{self, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{PeerId, StreamProtocol, SwarmBuilder, memory_connection_limits, noise, tcp, yamux};
+use libp2p::{PeerId, SwarmBuilder, memory_connection_limits, noise, tcp, yamux};
+use messages::Messages;
 use spec::error::DecodeError;
 use spec::gossip::Verdict;
 use spec::limits::MESSAGE_MAX;
@@ -31,7 +33,6 @@ use spec::wire::Address;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/vouchsafe/1");
 /// A message is delivered in this time or reported as undeliverable.
 const DELIVERY: Duration = Duration::from_secs(8);
 /// A QUIC connection on which nothing comes, not even what keeps it alive, is dead after this time: a host that was
@@ -115,7 +116,7 @@ pub enum Arrival {
 struct Behaviour {
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    messages: request_response::Behaviour<Codec>,
+    messages: Messages,
     gossip: Gossipsub,
 }
 
@@ -289,8 +290,9 @@ impl Network {
 
     /// These are heard from now on; to some of them a connection is held.
     fn set_circle(&mut self, members: &[TransportKey], near: Vec<(TransportKey, Address)>) {
-        let circle = members.iter().filter_map(peer_of).collect();
+        let circle: BTreeSet<PeerId> = members.iter().filter_map(peer_of).collect();
         self.end_idle(&circle);
+        self.swarm.behaviour().messages.set_circle(circle.clone());
         self.gossip.set_circle(&mut self.swarm.behaviour_mut().gossip, circle, self.connections.keys());
         for (key, address) in near {
             let Some(peer) = peer_of(&key).filter(|peer| !self.swarm.is_connected(peer)) else { continue };
@@ -354,8 +356,7 @@ impl Network {
         }
         line.under_way += 1;
         let frame = Frame::Message(sent.bytes.clone());
-        let messages = &mut self.swarm.behaviour_mut().messages;
-        let id = messages.send_request_with_addresses(&sent.peer, frame, addresses);
+        let id = self.swarm.behaviour_mut().messages.send(&sent.peer, frame, addresses);
         self.under_way.insert(id, sent);
     }
 
@@ -383,8 +384,7 @@ impl Network {
             request_response::Event::Message { peer, message, .. } => match message {
                 request_response::Message::Request { request, channel, .. } => {
                     self.active.insert(peer, Instant::now());
-                    // A peer that is gone again does not hear that its message was taken: it was.
-                    let _closed = self.swarm.behaviour_mut().messages.send_response(channel, ());
+                    self.swarm.behaviour_mut().messages.taken(channel);
                     let Some(key) = key_of(&peer) else { return };
                     let arrival = match request {
                         Frame::Message(bytes) => Arrival::Bytes(key, bytes),
@@ -436,12 +436,10 @@ fn behaviour() -> Option<Behaviour> {
         .with_max_established(Some(CONNECTIONS))
         .with_max_established_incoming(Some(INCOMING))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));
-    let config =
-        request_response::Config::default().with_request_timeout(DELIVERY).with_max_concurrent_streams(STREAMS);
     Some(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE),
-        messages: request_response::Behaviour::with_codec(Codec, [(PROTOCOL, ProtocolSupport::Full)], config),
+        messages: Messages::new(),
         gossip: gossip::behaviour()?,
     })
 }

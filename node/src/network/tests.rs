@@ -1,5 +1,7 @@
 //! Networks on loopback, with nobody's rules behind them.
 
+use spec::limits::ENROLMENT_MESSAGE_MAX;
+
 use super::*;
 
 #[test]
@@ -34,12 +36,37 @@ async fn pair() -> (Ends, Ends, TransportKey, Address) {
 #[tokio::test]
 async fn a_message_of_the_largest_size_arrives_and_a_larger_one_does_not() {
     let (left, mut right, to, address) = pair().await;
+    right.orders.send(Order::Circle(vec![key(1)], Vec::new())).await.unwrap();
     let send = |bytes: Vec<u8>| left.orders.send(Order::Send { to, address: address.clone(), bytes });
     send(vec![7; MESSAGE_MAX]).await.unwrap();
     assert!(matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes.len() == MESSAGE_MAX));
     send(vec![7; MESSAGE_MAX + 1]).await.unwrap();
     let got = right.arrivals.recv().await;
     assert!(matches!(got, Some(Arrival::Garbage(_, DecodeError::TooLong { .. }))), "{got:?}");
+}
+
+#[tokio::test]
+async fn a_stranger_is_heard_only_briefly_until_it_is_a_member_and_hears_itself_what_it_is_answered() {
+    let (mut left, mut right, to, address) = pair().await;
+    let arrives = async |right: &mut Ends, length: usize| match right.arrivals.recv().await {
+        Some(Arrival::Bytes(from, bytes)) => assert_eq!((from, bytes.len()), (key(1), length)),
+        other => panic!("{other:?}"),
+    };
+    let send = |ends: &Ends, to: TransportKey, length: usize| {
+        ends.orders.try_send(Order::Send { to, address: address.clone(), bytes: vec![7; length] }).unwrap();
+    };
+    send(&left, to, ENROLMENT_MESSAGE_MAX);
+    arrives(&mut right, ENROLMENT_MESSAGE_MAX).await;
+    send(&left, to, ENROLMENT_MESSAGE_MAX + 1);
+    assert!(matches!(left.arrivals.recv().await, Some(Arrival::Undeliverable(_))));
+    // It dialled: whom it asked may answer at length.
+    send(&right, key(1), MESSAGE_MAX);
+    assert!(matches!(left.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes.len() == MESSAGE_MAX));
+    right.orders.send(Order::Circle(vec![key(1)], Vec::new())).await.unwrap();
+    send(&right, key(1), 1);
+    assert!(matches!(left.arrivals.recv().await, Some(Arrival::Bytes(..))));
+    send(&left, to, MESSAGE_MAX);
+    arrives(&mut right, MESSAGE_MAX).await;
 }
 
 #[tokio::test]
