@@ -57,6 +57,9 @@ pub enum Misbehaved {
     /// It sent a beacon or a header whose signature does not hold.
     #[error("sent a beacon or a header that is not signed by the mesh key")]
     ForgedEpoch,
+    /// It told of a host's address what that host did not sign.
+    #[error("told of an address that its host did not sign")]
+    ForgedAddress,
     /// It sent records that do not follow on those that are here, or do not apply.
     #[error("sent records that do not apply")]
     BadRecords,

@@ -546,7 +546,10 @@ mod tests {
         assert!(matches!(refuse(&mut reading, 3, Check::NotReady), Next::Wait), "it is there after all");
         assert!(matches!(reading.unreachable(holder(1), at(5_000)), Next::Wait), "four may answer");
         assert!(matches!(reading.unreachable(holder(2), at(5_000)), Next::Wait), "three may");
-        assert!(matches!(reading.unreachable(holder(3), at(5_000)), Next::Wait), "since it answered, its time runs anew");
+        assert!(
+            matches!(reading.unreachable(holder(3), at(5_000)), Next::Wait),
+            "since it answered, its time runs anew"
+        );
         let Next::Fail(failure) = reading.unreachable(holder(3), at(10_000)) else { panic!("two are too few") };
         let missing = (1..=5).map(holder).collect();
         assert_eq!(failure, Failure::TooFewHolders { got: 0, needed: 3, missing });

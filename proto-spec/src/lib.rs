@@ -31,4 +31,5 @@ pub mod ticket;
 pub mod tree;
 pub mod types;
 pub mod view;
+pub mod whereabouts;
 pub mod wire;

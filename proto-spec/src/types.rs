@@ -245,6 +245,8 @@ pub enum Purpose {
     Rewrapped,
     /// A member says which version of the records it reads.
     Version,
+    /// A host says where it is.
+    Whereabouts,
     /// Digest of a payload's pieces.
     Payload,
     /// Key of a payload.
@@ -320,6 +322,7 @@ impl Purpose {
             Self::Leaving => "leaving",
             Self::Rewrapped => "rewrapped",
             Self::Version => "version",
+            Self::Whereabouts => "whereabouts",
             Self::Payload => "payload",
             Self::PayloadKey => "payload-key",
             Self::Deal => "deal",

@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 use spec::cms::election::{Ballot, BallotKind, LogEntry};
 use spec::cms::records::Records;
 use spec::cms::seating::SeatProof;
+use spec::error::Misbehaved;
 use spec::host::{LocalCommand, LocalReply};
 use spec::limits::{MESSAGE_MAX, SEAT_ASK_MS};
-use spec::suite::Fake;
-use spec::types::{BlsSignature, MeshId, TransportKey};
+use spec::membership::Member;
+use spec::suite::{Fake, Suite as _};
+use spec::types::{BlsSignature, MeshId, Round, SecretBytes, TransportKey};
+use spec::whereabouts::Whereabouts;
 use spec::wire::{self, Address, Message, Presence, Standing};
 use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::run::Run;
@@ -221,11 +224,64 @@ fn a_host_finds_the_mesh_again_though_the_whole_committee_was_replaced_while_it_
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
 }
 
-fn is_not_told(run: &mut Run, machine: usize) {
+/// Where a host believes that the others are.
+fn addresses(run: &mut Run, machine: usize) -> Vec<String> {
     match run.ask(machine, LocalCommand::Hosts, 20_000) {
-        Some(Ok(LocalReply::Hosts(lines))) => assert!(lines.iter().all(|line| line.address.0 != "nowhere")),
+        Some(Ok(LocalReply::Hosts(lines))) => lines.into_iter().map(|line| line.address.0).collect(),
         other => panic!("no hosts: {other:?}"),
     }
+}
+
+fn is_not_told(run: &mut Run, machine: usize) {
+    assert!(!addresses(run, machine).contains(&"nowhere".to_owned()));
+}
+
+/// What a liar says of where all are, in each host's own name or under its own.
+fn astray(run: &Run, named: impl Fn(&Member) -> TransportKey) -> Vec<Presence> {
+    let key = SecretBytes::copy_of(&[9; 32]);
+    let mesh = *records(run, 0).mesh().expect("a mesh");
+    let address = Address("nowhere".to_owned());
+    let one = |member: &Member| {
+        let word = Whereabouts::give(&Fake, &mesh, (named(member), &key), address.clone(), Round(1 << 40));
+        Presence { host: member.record().host, standing: Standing::Good, whereabouts: word }
+    };
+    records(run, 0).members().map(one).collect()
+}
+
+#[test]
+fn not_even_a_leader_tells_others_where_a_host_is_that_did_not_say_so() {
+    let mut run = grown_without_a_founder();
+    run.settle(20 * EPOCH_MS);
+    let seats = seated(&run, 0);
+    let leader = seats.iter().copied().find(|machine| leads(&mut run, *machine)).expect("somebody leads");
+    let key = run.world.machines[leader].transport;
+    let term = records(&run, leader).term();
+    let told = seats.iter().copied().find(|machine| *machine != leader).expect("another voter");
+    let say = |run: &mut Run, presence: Vec<Presence>| {
+        let (leader, beacon, header, presence) = (None, None, None, Some(presence));
+        run.world.inject(told, key, Message::Announce { term, leader, beacon, header, records: 0, presence });
+    };
+    let known = addresses(&mut run, told);
+    assert!(known.iter().all(|address| address.starts_with('h')), "{known:?}");
+    run.world.thrown_out = Some(Vec::new());
+    let forged = astray(&run, |member| member.record().transport);
+    say(&mut run, forged);
+    assert_eq!(addresses(&mut run, told), known);
+    assert_eq!(run.world.thrown_out.take(), Some(vec![(told, Misbehaved::ForgedAddress)]));
+    // In a name of its own: nobody asks where that is.
+    let own = Fake.ed25519_public(&SecretBytes::copy_of(&[9; 32])).expect("a key");
+    let stranger = astray(&run, |_| own);
+    say(&mut run, stranger);
+    assert_eq!(addresses(&mut run, told), known);
+    for machine in 0..5 {
+        run.world.crash(machine);
+    }
+    for machine in 0..5 {
+        run.world.start(machine);
+    }
+    run.settle(20_000);
+    assert_eq!((0..5).filter(|machine| leads(&mut run, *machine)).count(), 1, "they find each other");
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
 }
 
 #[test]
@@ -240,12 +296,7 @@ fn a_member_without_a_seat_tells_nobody_unasked_where_others_are() {
     for machine in 0..5 {
         run.world.start(machine);
     }
-    let wrong = |member: &spec::membership::Member| Presence {
-        host: member.record().host,
-        address: Address("nowhere".to_owned()),
-        standing: Standing::Good,
-    };
-    let presence: Vec<Presence> = records(&run, 0).members().map(wrong).collect();
+    let presence = astray(&run, |member| member.record().transport);
     let key = run.world.machines[liar].transport;
     for _ in 0..100 {
         for machine in 0..5 {

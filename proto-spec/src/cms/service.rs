@@ -22,13 +22,13 @@ use crate::suite::Generator;
 use crate::ticket::TicketVerified;
 use crate::types::{CredentialId, HostId, HpkePublic, Purpose, Time, TransportKey};
 use crate::view::View;
-use crate::wire::{Address, DealBundle, EnrolHello, Holder, Presence, PutReceipt, Standing};
+use crate::whereabouts::AddressBook;
+use crate::wire::{DealBundle, EnrolHello, Holder, PutReceipt, Standing};
 
 /// What the coordinator last saw of a member.
 #[derive(Debug, Clone)]
 struct Sighting {
     appraised: Result<Appraised, Check>,
-    address: Address,
     /// Newest version of the records that it reads.
     word: VersionWord,
     /// Nothing reached it since it was heard last: no new share goes there.
@@ -178,22 +178,16 @@ impl State {
         Ok(record)
     }
 
-    /// Appraises a member's evidence of this epoch and remembers where it is, and the newest version of the records that
-    /// it reads.
-    pub fn see(
-        &mut self,
-        view: View<'_>,
-        host: &HostId,
-        signed: &SignedEvidence,
-        (address, word): (Address, VersionWord),
-    ) {
+    /// Appraises a member's evidence of this epoch and remembers the newest version of the records that it reads.
+    pub fn see(&mut self, view: View<'_>, host: &HostId, signed: &SignedEvidence, word: VersionWord) {
         let appraised = view.appraise(signed).map(|(appraised, _)| appraised);
-        let known = self.seen.get_mut(host);
-        match (known, appraised) {
-            // Messages overtake each other: what comes late takes nothing back.
-            (Some(known), Err(Check::EvidenceStale)) => known.address = address,
-            (Some(known), Ok(late)) if known.is_newer_than(view, &late) => known.address = address,
-            (_, appraised) => drop(self.seen.insert(*host, Sighting { appraised, address, word, is_lost: false })),
+        // Messages overtake each other: what comes late takes nothing back.
+        let is_late = self.seen.get(host).is_some_and(|known| match &appraised {
+            Err(check) => *check == Check::EvidenceStale,
+            Ok(late) => known.is_newer_than(view, late),
+        });
+        if !is_late {
+            self.seen.insert(*host, Sighting { appraised, word, is_lost: false });
         }
     }
 
@@ -205,16 +199,15 @@ impl State {
     }
 
     /// How every member stands.
-    pub fn presence(&self, view: View<'_>) -> Vec<Presence> {
+    pub fn standings(&self, view: View<'_>) -> BTreeMap<HostId, Standing> {
         let one = |member: &Member| {
             let host = member.record().host;
-            let sighting = self.seen.get(&host);
-            let standing = match sighting.map(|sighting| &sighting.appraised) {
+            let standing = match self.seen.get(&host).map(|sighting| &sighting.appraised) {
                 Some(Ok(appraised)) if view.is_current(appraised) => Standing::Good,
                 Some(Err(check)) => Standing::Refused(*check),
                 Some(Ok(_)) | None => Standing::Absent,
             };
-            Presence { host, address: sighting.map(|s| s.address.clone()).unwrap_or_default(), standing }
+            (host, standing)
         };
         view.records.members().map(one).collect()
     }
@@ -351,31 +344,37 @@ impl State {
     pub fn map_for_reader(
         &self,
         view: View<'_>,
+        book: &AddressBook,
         id: &CredentialId,
         signed: &SignedEvidence,
     ) -> Result<(ShardMap, Vec<String>), Check> {
         let (_, reader) = view.appraise(signed)?;
         let credential = present(view, id)?;
         credential.head.head().check_reader(reader)?;
-        Ok((self.map(view, credential)?, vec![reader.map_recipient.clone()]))
+        Ok((self.map(view, book, credential)?, vec![reader.map_recipient.clone()]))
     }
 
     /// The map for the owner's own recipients: whoever carries it cannot read it.
     ///
     /// # Errors
     /// [`Check::Unknown`] where there is no such credential or it names no recipient.
-    pub fn map_for_owner(&self, view: View<'_>, id: &CredentialId) -> Result<(ShardMap, Vec<String>), Check> {
+    pub fn map_for_owner(
+        &self,
+        view: View<'_>,
+        book: &AddressBook,
+        id: &CredentialId,
+    ) -> Result<(ShardMap, Vec<String>), Check> {
         let credential = present(view, id)?;
         let recipients = credential.head.head().recipients.clone();
-        if recipients.is_empty() { Err(Check::Unknown) } else { Ok((self.map(view, credential)?, recipients)) }
+        if recipients.is_empty() { Err(Check::Unknown) } else { Ok((self.map(view, book, credential)?, recipients)) }
     }
 
-    fn map(&self, view: View<'_>, credential: &Credential) -> Result<ShardMap, Check> {
+    fn map(&self, view: View<'_>, book: &AddressBook, credential: &Credential) -> Result<ShardMap, Check> {
         let group = view.records.group(&credential.group).ok_or(Check::Group)?;
         let holder = |host: &HostId| {
             let departed = || view.records.roll().departed(host);
             let record = view.records.member(host).map(Member::record).or_else(departed)?;
-            let address = self.seen.get(host).map(|sighting| sighting.address.clone()).unwrap_or_default();
+            let address = book.address_of(&record.transport);
             Some(MapHolder { host: *host, name: record.name.clone(), transport: record.transport, address })
         };
         Ok(ShardMap {

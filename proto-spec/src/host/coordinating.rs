@@ -17,7 +17,8 @@ use crate::ticket::Contact;
 use crate::types::{
     BlsSignature, CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, ShareIndex, TransportKey,
 };
-use crate::wire::{Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Message, Package, Shown};
+use crate::whereabouts::Whereabouts;
+use crate::wire::{DealBundle, EnrolAnswer, EnrolHello, Entrusting, Message, Package, Shown};
 use crate::{attest::evidence::SignedEvidence, credential::shard_map::ShardMap};
 
 impl Host {
@@ -180,15 +181,18 @@ impl Host {
         from: TransportKey,
         host: HostId,
         evidence: &SignedEvidence,
-        told: (Address, VersionWord),
+        (whereabouts, word): (&Whereabouts, VersionWord),
         actions: &mut Actions,
     ) {
-        if evidence.evidence.host != host || told.1.host != host {
+        if evidence.evidence.host != host || word.host != host || whereabouts.transport != from {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::WrongName });
             return;
         }
+        if !self.take_whereabouts(from, whereabouts, actions) {
+            return;
+        }
         if let Some(view) = self.ground.view(now, self.header.as_ref()) {
-            self.coordinator.see(view, &host, evidence, told);
+            self.coordinator.see(view, &host, evidence, word);
         }
     }
 
@@ -318,12 +322,12 @@ impl Host {
         let view = view.and_then(|view| view.follows_header().map(|()| view));
         match question {
             Question::Map(from, request, id, shown) => {
-                let map = view.and_then(|view| self.coordinator.map_for_reader(view, &id, &shown.evidence));
+                let map = view.and_then(|view| self.coordinator.map_for_reader(view, &self.book, &id, &shown.evidence));
                 let subject = Subject::Host(shown.evidence.evidence.host);
                 self.answer_with_map(from, request, map, subject, actions);
             }
             Question::OwnerMap(from, request, id) => {
-                let map = view.and_then(|view| self.coordinator.map_for_owner(view, &id));
+                let map = view.and_then(|view| self.coordinator.map_for_owner(view, &self.book, &id));
                 self.answer_with_map(from, request, map, Subject::Credential(id), actions);
             }
             Question::Head(from, request, id) => self.answer_head(from, request, &id, actions),

@@ -9,9 +9,12 @@ use crate::error::{LocalFault, Misbehaved};
 use crate::gossip::{News, Verdict};
 use crate::header::{Header, HeaderVerified, SignedHeader};
 use crate::limits::{BEACONS_KEPT, PART_RETRY_MS};
+use crate::membership::{Member, MemberRecord};
 use crate::signing::{Signable, Topic, combine};
 use crate::types::{BlsSignature, HostId, Now, Round, ShareIndex, TransportKey};
-use crate::wire::{self, Message, Presence};
+use crate::view::View;
+use crate::whereabouts::Whereabouts;
+use crate::wire::{self, Message, Presence, Standing};
 
 use super::committee::Then;
 
@@ -166,11 +169,11 @@ impl Host {
 
     /// As the leader: tells every member the newest record, and who is where.
     pub(super) fn announce_to_all(&mut self, now: Now, actions: &mut Actions) {
-        let Some(message) = self.announcement(now, Told::Presence) else { return };
-        if let Message::Announce { presence: Some(presence), .. } = &message {
-            self.presence = by_host(presence);
-            self.keep_contacts(actions);
+        if let Some(view) = self.view(now).filter(|_| self.leads()) {
+            self.standings = self.coordinator.standings(view);
         }
+        self.keep_book(actions);
+        let Some(message) = self.announcement(now, Told::Presence) else { return };
         let members: Vec<TransportKey> =
             self.ground.records.members().map(|member| member.record().transport).collect();
         for to in members.into_iter().filter(|key| *key != self.own.transport) {
@@ -187,11 +190,22 @@ impl Host {
         let epoch = view.epochs.current(view.calendar, now).filter(|_| missed);
         let beacon = epoch.map(|epoch| epoch.signed().clone());
         let header = view.header.filter(|_| missed).map(|header| header.signed().clone());
-        let seen =
-            || if self.leads() { self.coordinator.presence(view) } else { self.presence.values().cloned().collect() };
-        let (presence, records) = ((told >= Told::Presence).then(seen), self.ground.records.applied());
+        let (presence, records) =
+            ((told >= Told::Presence).then(|| self.presence(view)), self.ground.records.applied());
         let leader = self.leader.map(|(_, leader)| leader);
         Some(Message::Announce { term, leader, beacon, header, records, presence })
+    }
+
+    /// Who stands how, and where.
+    fn presence(&self, view: View<'_>) -> Vec<Presence> {
+        let known = || self.coordinator.standings(view);
+        let standings = if self.leads() { known() } else { self.standings.clone() };
+        let one = |member: &Member| {
+            let MemberRecord { host, transport, .. } = member.record();
+            let standing = standings.get(host).copied().unwrap_or(Standing::Absent);
+            Presence { host: *host, standing, whereabouts: self.book.word_of(transport).cloned() }
+        };
+        view.records.members().map(one).collect()
     }
 
     /// This host leads from now on: everybody is told, so that open requests come here.
@@ -227,15 +241,17 @@ impl Host {
             self.follow_leader(now, term, leader, actions);
         }
         if let Some(presence) = presence.filter(|list| !list.is_empty() && !self.leads()) {
-            self.presence = by_host(&presence);
-            self.keep_contacts(actions);
+            if !self.take_presence(from, &presence, actions) {
+                return;
+            }
+            self.standings = presence.iter().map(|one| (one.host, one.standing)).collect();
+            self.keep_book(actions);
         }
         self.catch_up(now, records, actions);
     }
 
     /// Somebody without a seat, as far as this host knows, announces: the committee changed, and one side has not heard
-    /// yet. A host that hears nobody else learns from whom it asked where others may be found; no word of it is passed on
-    /// or written down, and the next one that is asked takes it back.
+    /// yet. A host that hears nobody else learns from whom it asked where others are.
     fn on_hearsay(
         &mut self,
         now: Now,
@@ -248,13 +264,18 @@ impl Host {
         if !is_lost || self.asked_last != Some(from) {
             return;
         }
-        let addresses = presence.into_iter().flatten().filter(|one| !one.address.0.is_empty());
-        self.hearsay = addresses.map(|one| (one.host, one.address)).collect();
         self.circle_changed = true;
-        if self.take_epoch(now, from, beacon, header, actions) {
+        let told = presence.unwrap_or_default();
+        if self.take_presence(from, &told, actions) && self.take_epoch(now, from, beacon, header, actions) {
             let record = self.header.as_ref().map_or(0, |(header, _)| header.header().record);
             self.catch_up(now, record, actions);
         }
+    }
+
+    /// Where members are, as they say themselves: false where somebody makes it up.
+    fn take_presence(&mut self, from: TransportKey, presence: &[Presence], actions: &mut Actions) -> bool {
+        let mut words = presence.iter().filter_map(|one| one.whereabouts.as_ref());
+        words.all(|word| self.take_whereabouts(from, word, actions))
     }
 
     /// A beacon and a header came with an announcement: false where one is forged.
@@ -382,12 +403,14 @@ impl Host {
 
     /// Sends evidence to the whole committee: whoever leads next knows who stands.
     pub(super) fn show_evidence(&self, evidence: &crate::attest::evidence::SignedEvidence, actions: &mut Actions) {
-        let (suite, round) = (self.ground.suite.as_ref(), evidence.evidence.round);
-        let (host, key) = (self.own.host, &self.own.identity.transport);
-        let Some(word) = VersionWord::give(suite, &self.mesh(), host, self.config.newest, round, key) else { return };
+        let (suite, mesh, round) = (self.ground.suite.as_ref(), self.mesh(), evidence.evidence.round);
+        let (own, key) = (&self.own, &self.own.identity.transport);
+        let Some(word) = VersionWord::give(suite, &mesh, own.host, self.config.newest, round, key) else { return };
+        let address = self.config.address.clone();
+        let Some(whereabouts) = Whereabouts::give(suite, &mesh, (own.transport, key), address, round) else { return };
         for to in self.committee() {
-            let (evidence, address, word) = (evidence.clone(), self.config.address.clone(), word.clone());
-            let message = Message::EvidenceAnnounce { evidence, address, word };
+            let (evidence, whereabouts, word) = (evidence.clone(), whereabouts.clone(), word.clone());
+            let message = Message::EvidenceAnnounce { evidence, whereabouts, word };
             self.send(Lane::Ring, to, message, actions);
         }
     }
@@ -425,8 +448,4 @@ impl Host {
 
 fn epoch_row(beacon: &SignedBeacon) -> Write {
     Write { table: Table::Epoch, key: b"newest".to_vec(), value: Some(wire::encode(beacon)) }
-}
-
-fn by_host(presence: &[Presence]) -> std::collections::BTreeMap<HostId, Presence> {
-    presence.iter().map(|one| (one.host, one.clone())).collect()
 }

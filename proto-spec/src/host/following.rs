@@ -1,5 +1,7 @@
 //! The records: how entries are applied, what follows from them, and how a host without a seat gets them.
 
+use std::collections::BTreeSet;
+
 use super::committee::RaftRow;
 use super::epochs::Told;
 use super::{Action, Actions, Host, Lane, Membership, Report, Share, Table, Write, piece_row, share_row};
@@ -10,8 +12,8 @@ use crate::error::{Check, Misbehaved};
 use crate::founding::{self, RestingShare};
 use crate::holder::ShareKey;
 use crate::limits::{CONTACTS_MAX, ENTRY_MAX, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use crate::ticket::Contact;
 use crate::types::{GroupId, Now, Time, TransportKey};
+use crate::whereabouts::Whereabouts;
 use crate::wire::{self, Message};
 
 impl Host {
@@ -250,18 +252,32 @@ impl Host {
 
     /// The committee and where it is may have changed: after a restart this host must find somebody. A few others too: by
     /// then nobody of this committee may be there.
-    pub(super) fn keep_contacts(&mut self, actions: &mut Actions) {
-        let mut contacts = self.contacts();
-        let hosts = self.ground.records.roll().staying_hosts().map(|record| record.transport);
+    pub(super) fn keep_book(&mut self, actions: &mut Actions) {
+        let records = &self.ground.records;
+        self.book.keep(|key| records.member_by_transport(key).is_some() || records.roll().left_at(key).is_some());
+        let hosts = records.roll().staying_hosts().map(|record| record.transport);
         let others = hosts.filter(|transport| *transport != self.own.transport && !self.is_seated(transport));
-        contacts.extend(others.map(|transport| Contact { address: self.address_of(&transport), transport }));
-        contacts.retain(|one| !one.address.0.is_empty());
-        contacts.truncate(CONTACTS_MAX);
-        let known = self.membership.as_ref().filter(|membership| membership.contacts != contacts);
-        if let Some(known) = known.filter(|_| !contacts.is_empty()).cloned() {
-            let row = self.remember(Membership { contacts, ..known });
+        let hosts = self.committee().into_iter().chain(others);
+        let book: Vec<Whereabouts> =
+            hosts.filter_map(|host| self.book.word_of(&host)).take(CONTACTS_MAX).cloned().collect();
+        let known = self.membership.as_ref().filter(|membership| membership.book != book);
+        if let Some(known) = known.filter(|_| !book.is_empty()).cloned() {
+            let row = self.remember(Membership { book, ..known });
             actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         }
+    }
+
+    /// Takes a host's word for where it is, from whoever passes it on: false where it is none, and the sender is dropped.
+    pub(super) fn take_whereabouts(&mut self, from: TransportKey, word: &Whereabouts, actions: &mut Actions) -> bool {
+        let records = &self.ground.records;
+        let is_known =
+            records.member_by_transport(&word.transport).is_some() || records.roll().left_at(&word.transport).is_some();
+        let mesh = self.mesh();
+        let is_forged = is_known && !self.book.take(self.ground.suite.as_ref(), &mesh, word);
+        if is_forged {
+            actions.push(Action::Disconnect { peer: from, why: Misbehaved::ForgedAddress });
+        }
+        !is_forged
     }
 
     /// The row by which this host remembers the mesh that it belongs to.
@@ -299,7 +315,9 @@ impl Host {
         if self.vain > those.len() || those.is_empty() {
             let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice());
             let contacts = contacts.unwrap_or_default().iter().map(|contact| contact.transport);
-            let others: Vec<TransportKey> = contacts.filter(|contact| !those.contains(contact)).collect();
+            let others: BTreeSet<TransportKey> = contacts.chain(self.book.hosts().copied()).collect();
+            let is_new = |other: &TransportKey| *other != self.own.transport && !those.contains(other);
+            let others: Vec<TransportKey> = others.into_iter().filter(is_new).collect();
             those.extend(others);
         }
         if those.iter().any(may_ask) {

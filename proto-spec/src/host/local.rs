@@ -153,10 +153,9 @@ impl Host {
         let records = &self.ground.records;
         let line = |member: &crate::membership::Member| {
             let record = member.record().clone();
-            let presence = self.presence.get(&record.host);
             HostLine {
-                standing: presence.map_or(Standing::Absent, |presence| presence.standing),
-                address: presence.map(|presence| presence.address.clone()).unwrap_or_default(),
+                standing: self.standings.get(&record.host).copied().unwrap_or(Standing::Absent),
+                address: self.book.address_of(&record.transport),
                 coordinates: self.leader.is_some_and(|(_, leader)| leader == record.transport),
                 seated: self.is_seated(&record.transport),
                 record,

@@ -71,7 +71,8 @@ use crate::types::{
     Digest, HostId, MeshId, Now, RequestId, Round, SecretBytes, ShareIndex, TicketSerial, Time, TransportKey,
 };
 use crate::view::View;
-use crate::wire::{Address, Message, Presence};
+use crate::whereabouts::{AddressBook, Whereabouts};
+use crate::wire::{Address, Message, Standing};
 
 use committee::Seated;
 use fetching::Fetching;
@@ -142,8 +143,10 @@ pub struct Saved {
 #[serde(deny_unknown_fields)]
 struct Membership {
     pins: Pins,
-    /// Hosts to ask: before the records are here, and after a start.
+    /// Hosts to ask before the records are here, as this host was told when it joined.
     contacts: Vec<Contact>,
+    /// Where the committee and some others are: for a start after which nobody else knows either.
+    book: Vec<Whereabouts>,
     /// The highest number of an unlock under which this host said that all its shards lie.
     told: u64,
     /// How it shows its seat to a voter that does not know it: also when all start at once, and no header comes before
@@ -154,7 +157,7 @@ struct Membership {
 impl Membership {
     /// Of somebody who was just let in.
     fn new(pins: Pins, contacts: Vec<Contact>) -> Self {
-        Self { pins, contacts, told: 0, seat: None }
+        Self { pins, contacts, book: Vec::new(), told: 0, seat: None }
     }
 }
 
@@ -269,9 +272,10 @@ pub struct Host {
     watch: Watch,
     /// Who leads, in which term.
     leader: Option<(u64, TransportKey)>,
-    presence: BTreeMap<HostId, Presence>,
-    /// Where others are, by the word of somebody without a seat: for whoever is found nowhere else.
-    hearsay: BTreeMap<HostId, Address>,
+    /// How every member stands, as the leader last said.
+    standings: BTreeMap<HostId, Standing>,
+    /// Where hosts are, as they say themselves.
+    book: AddressBook,
     pull_at: Time,
     /// The index behind which records were asked for last, until when their page may be on its way, and of whom.
     pulled: Option<(u64, Time, TransportKey)>,
@@ -357,8 +361,8 @@ impl Host {
             redealing: None,
             watch: Watch::default(),
             leader: None,
-            presence: BTreeMap::new(),
-            hearsay: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            book: AddressBook::default(),
             pull_at: Time(0),
             pulled: None,
             promised: 0,
@@ -506,13 +510,9 @@ impl Host {
     }
 
     fn address_of(&self, key: &TransportKey) -> Address {
-        let host = self.ground.records.member_by_transport(key).map(|member| member.record().host);
-        let of_member = host.and_then(|host| self.presence.get(&host)).map(|presence| &presence.address);
-        let of_member = of_member.filter(|address| !address.0.is_empty());
         let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice()).unwrap_or_default();
         let of_contact = || contacts.iter().find(|contact| contact.transport == *key).map(|contact| &contact.address);
-        let heard = || self.hearsay.get(&host?);
-        of_member.or_else(of_contact).or_else(heard).cloned().unwrap_or_default()
+        self.book.word_of(key).map(|word| &word.address).or_else(of_contact).cloned().unwrap_or_default()
     }
 
     /// Sends to who leads; where nobody does, whoever waits asks again.

@@ -1,6 +1,7 @@
 //! What this host does for a local client that reads.
 
 use super::{Action, ActionId, Actions, Host, Lane, LocalId, LocalReply};
+use crate::credential::shard_map::MapHolder;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::holder::Release;
 use crate::instance::{Next, Reading, SILENCE_MS, Stage};
@@ -75,13 +76,7 @@ impl Host {
         }
     }
 
-    fn ask_shares(
-        &mut self,
-        now: Now,
-        request: RequestId,
-        holders: Vec<crate::credential::shard_map::MapHolder>,
-        actions: &mut Actions,
-    ) {
+    fn ask_shares(&mut self, now: Now, request: RequestId, holders: Vec<MapHolder>, actions: &mut Actions) {
         let Some((reading, _)) = self.readings.get_mut(&request) else { return };
         let (id, Some(generation)) = (reading.id, reading.generation()) else { return };
         let Some(shown) = self.shown(now) else { return };
@@ -90,13 +85,15 @@ impl Host {
         }
         for holder in holders {
             let message = Message::ShareRequest { request, id, generation, shown: shown.clone() };
-            actions.push(Action::Send {
-                lane: Lane::Direct,
-                to: holder.transport,
-                address: holder.address,
-                message: Box::new(message),
-            });
+            self.send_to_holder(&holder, message, actions);
         }
+    }
+
+    /// What a host says of where it is goes before what the map says, which is the leader's word.
+    fn send_to_holder(&self, holder: &MapHolder, message: Message, actions: &mut Actions) {
+        let said = self.book.word_of(&holder.transport).map(|word| &word.address);
+        let (to, address) = (holder.transport, said.unwrap_or(&holder.address).clone());
+        actions.push(Action::Send { lane: Lane::Direct, to, address, message: Box::new(message) });
     }
 
     pub(super) fn on_share_reply(
@@ -181,8 +178,7 @@ impl Host {
             Next::AskPayload { holder, head } => {
                 let Some((reading, _)) = self.readings.get(request) else { return };
                 let message = Message::PayloadRequest { request: *request, id: reading.id, head };
-                let (to, address) = (holder.transport, holder.address);
-                actions.push(Action::Send { lane: Lane::Direct, to, address, message: Box::new(message) });
+                self.send_to_holder(&holder, message, actions);
             }
         }
     }

@@ -113,8 +113,8 @@ impl Host {
 
     fn on_request(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
         match message {
-            Message::EvidenceAnnounce { evidence, address, word } => {
-                self.on_evidence(now, from, host, &evidence, (address, word), actions);
+            Message::EvidenceAnnounce { evidence, whereabouts, word } => {
+                self.on_evidence(now, from, host, &evidence, (&whereabouts, word), actions);
             }
             Message::RecordsPull { after } => self.on_pull(now, from, after, actions),
             Message::SeatPull => self.on_seat_pull(from, actions),

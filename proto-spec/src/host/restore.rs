@@ -77,6 +77,7 @@ impl Host {
         let ground = Ground { suite, records, epochs: Epochs::above(floor), calendar };
         let mut host = Self::empty(config, own, ground, seed);
         host.membership = membership;
+        host.restore_book();
         (host.first_row, host.last_row) = (first_row, log.last());
         host.log = log;
         host.slot = kept.as_ref().map_or(host.slot, |kept| kept.saved.slot());
@@ -100,6 +101,14 @@ impl Host {
             host.restore_forming(&row).ok_or(RestoreError::Membership)?;
         }
         Ok(host)
+    }
+
+    /// Where others are. What does not hold is of a mesh before this one.
+    fn restore_book(&mut self) {
+        let mesh = self.mesh();
+        for word in self.membership.iter().flat_map(|membership| &membership.book) {
+            let _left_out = self.book.take(self.ground.suite.as_ref(), &mesh, word);
+        }
     }
 
     fn restore_shares(&mut self, shares: Vec<Vec<u8>>) -> Result<(), RestoreError> {

@@ -53,9 +53,10 @@ impl Message {
             Self::UnlockPart { sealed, .. } => bound("sealed", sealed.len(), SEALED_SHARE_MAX),
             Self::Announce { presence: Some(presence), .. } => {
                 bound("presence", presence.len(), MEMBERS_MAX)?;
-                presence.iter().try_for_each(|one| bound("address", one.address.0.len(), ADDRESS_MAX))
+                let mut words = presence.iter().filter_map(|one| one.whereabouts.as_ref());
+                words.try_for_each(|word| bound("address", word.address.0.len(), ADDRESS_MAX))
             }
-            Self::EvidenceAnnounce { address, .. } => bound("address", address.0.len(), ADDRESS_MAX),
+            Self::EvidenceAnnounce { whereabouts, .. } => bound("address", whereabouts.address.0.len(), ADDRESS_MAX),
             Self::RecordsPage { entries, .. } => {
                 bound("entries", entries.len(), PAGE_ENTRIES_MAX)?;
                 entries.iter().try_for_each(|entry| bound("entry", entry.command.len(), ENTRY_MAX))

@@ -28,6 +28,7 @@ use crate::types::{
     BlsSignature, Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, HpkePublic,
     RequestId, Round, ShareIndex, TransportKey,
 };
+use crate::whereabouts::Whereabouts;
 
 /// host:port, as a person writes it; empty where none is known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -44,16 +45,16 @@ pub enum Standing {
     Absent,
 }
 
-/// One line of the announcement: where a member is and how it stands.
+/// One line of the announcement: how a member stands and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Presence {
     /// The member.
     pub host: HostId,
-    /// Where it was last heard.
-    pub address: Address,
     /// How it stands with the coordinator.
     pub standing: Standing,
+    /// Its latest word for where it is.
+    pub whereabouts: Option<Whereabouts>,
 }
 
 /// A joiner's first message.
@@ -305,7 +306,7 @@ pub enum Message {
         /// Its evidence.
         evidence: SignedEvidence,
         /// Where it listens.
-        address: Address,
+        whereabouts: Whereabouts,
         /// Newest version of the records that it reads.
         word: VersionWord,
     },
