@@ -372,8 +372,8 @@ impl Host {
         if self.attester.is_waiting() || self.attester.retry_at().is_none_or(|at| now.monotonic < at) {
             return;
         }
-        let Some(view) = self.view(now) else { return };
-        match view.epochs.current(view.calendar, now).cloned() {
+        let epoch = self.view(now).and_then(|view| view.epochs.current(view.calendar, now));
+        match epoch.cloned() {
             Some(epoch) => self.quote(now, &epoch, actions),
             None => self.attester.failed(now),
         }
@@ -394,7 +394,8 @@ impl Host {
     }
 
     fn on_own_quote(&mut self, now: Now, quote: crate::attest::quote::Quote, actions: &mut Actions) {
-        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
+        // Its records may have gone while the TPM was at work: once they are back it is asked again.
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return self.attester.failed(now) };
         let number = view.records.roll().unlock_number(&self.own.host);
         let Some(evidence) = self.attester.finish(view, self.own.attester_keys(number), quote) else { return };
         self.show_evidence(&evidence, actions);
