@@ -78,10 +78,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let address = advertised(&config)?;
     // Whatever is made from here on is for this user alone; the socket is opened to its group by name.
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
-    // A core would hold session keys and shares.
+    // A core would hold session keys and shares. The limit is not asked where a program takes cores from a pipe.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Core, none)
-        .map_err(|error| DaemonError::System("the limit of cores", error.into()))?;
+        .and_then(|()| rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable))
+        .map_err(|error| DaemonError::System("the refusal of cores", error.into()))?;
     let folder = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.state);
     folder.map_err(|error| DaemonError::System("the state folder", error))?;
     let tpm = Tpm::start(&config.tpm)?;
