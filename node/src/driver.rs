@@ -120,6 +120,7 @@ impl Driver {
                         return Err(DriverError::Disk);
                     }
                     Done::Blobs(id, blobs) => self.feed(Event::Blobs { id, blobs })?,
+                    Done::Room(free) => self.feed(Event::Room { free })?,
                 },
                 finished = self.finished.1.recv() => match finished.ok_or(DriverError::Ended("driver"))? {
                     Finished::Tpm(id, reply) => {

@@ -235,6 +235,12 @@ impl Store {
         Ok(Some(blobs))
     }
 
+    /// Bytes that are free on its disk; `None` where the file system does not say.
+    pub fn free(&self) -> Option<u64> {
+        let found = rustix::fs::fstatvfs(&self.file).ok()?;
+        found.f_bavail.checked_mul(found.f_frsize)
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|error| disk(&self.folder, &error))?;
         // Should a leaf have grown beyond a quarter of a segment after all: nothing in there is durable.

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use spec::host::{ActionId, Lane, Write};
 use tokio::sync::mpsc;
@@ -12,6 +13,9 @@ use crate::store::Store;
 const QUEUE: usize = 4096;
 /// Writes that share one sync.
 const TOGETHER: usize = 128;
+
+/// How often the disk is asked how much room it has, at most.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A job for the disk.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub enum Done {
     PersistFailed(Lane),
     /// The blobs.
     Blobs(ActionId, Option<Vec<Vec<u8>>>),
+    /// So many bytes are free on the disk.
+    Room(u64),
 }
 
 /// The way to the store's thread.
@@ -61,6 +67,7 @@ impl Disk {
 }
 
 fn work(store: &Store, jobs: &Receiver<Job>, done: &mpsc::UnboundedSender<Done>) {
+    let mut looked = None;
     while let Ok(first) = jobs.recv() {
         let mut lanes = Vec::new();
         let mut groups = Vec::new();
@@ -92,6 +99,11 @@ fn work(store: &Store, jobs: &Receiver<Job>, done: &mpsc::UnboundedSender<Done>)
                 None
             });
             news.push(Done::Blobs(id, blobs));
+        }
+        // Each round is written down: where nobody writes, nothing fills up either.
+        if looked.is_none_or(|looked: Instant| looked.elapsed() > LOOK) {
+            looked = Some(Instant::now());
+            news.extend(store.free().map(Done::Room));
         }
         for one in news {
             if done.send(one).is_err() {

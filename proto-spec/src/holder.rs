@@ -13,7 +13,7 @@ use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::seal::{self, SealContext, ShardPlace};
 use crate::credential::split::commitments_digest;
 use crate::error::Check;
-use crate::limits::{MESSAGE_MAX, SHARES_HELD_MAX, UNRECORDED_BYTES_MAX, UNRECORDED_PER_SENDER_MAX};
+use crate::limits::{DISK_FREE_MIN, MESSAGE_MAX, SHARES_HELD_MAX, UNRECORDED_BYTES_MAX, UNRECORDED_PER_SENDER_MAX};
 use crate::membership::MemberRecord;
 use crate::period::Periods;
 use crate::suite::{Generator, Suite};
@@ -122,9 +122,16 @@ pub struct State {
     held: BTreeMap<ShareKey, Held>,
     /// Those whose head is not recorded.
     unrecorded: BTreeSet<ShareKey>,
+    /// Whether the disk has no room for more than is there.
+    is_full: bool,
 }
 
 impl State {
+    /// So many bytes are free on the disk.
+    pub fn free(&mut self, bytes: u64) {
+        self.is_full = bytes < DISK_FREE_MIN;
+    }
+
     /// Takes back a share from disk.
     ///
     /// # Errors
@@ -227,7 +234,8 @@ impl State {
         let of_client: usize =
             unrecorded().filter(|held| held.head.head().client == client).map(|held| held.bytes).sum();
         let of_sender = unrecorded().filter(|held| held.stored.sender == *sender).count();
-        let full = self.held.len() >= SHARES_HELD_MAX
+        let full = self.is_full
+            || self.held.len() >= SHARES_HELD_MAX
             || of_client + occupied(head) > UNRECORDED_BYTES_MAX
             || of_sender >= UNRECORDED_PER_SENDER_MAX;
         if full { Err(Check::Capacity) } else { Ok(()) }

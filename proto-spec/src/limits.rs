@@ -84,6 +84,9 @@ pub const JOIN_UNREACHABLE_MS: u64 = 5_000;
 pub const JOIN_RETRY_MS: u64 = 2_000;
 /// Shares that one host holds.
 pub const SHARES_HELD_MAX: usize = 65_536;
+/// With less room than this on its disk, in bytes, a host takes no new share: its log, its snapshots and the shares that it
+/// has go on.
+pub const DISK_FREE_MIN: u64 = 256 * 1024 * 1024;
 /// Bytes of shares not yet recorded that one holder keeps for one client: four puts of the largest size.
 pub const UNRECORDED_BYTES_MAX: usize = 4 * MESSAGE_MAX;
 /// Unrecorded shares that one holder keeps of what one member sent: whoever floods it locks out itself alone, and

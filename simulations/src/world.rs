@@ -374,6 +374,11 @@ impl World {
         }
     }
 
+    /// A machine's disk has so much room.
+    pub fn has_room(&mut self, machine: usize, free: u64) {
+        self.feed(machine, Event::Room { free });
+    }
+
     fn feed(&mut self, machine: usize, event: Event) {
         let now = self.now(machine);
         let mut actions = Vec::new();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use spec::error::{Check, Failure, Misbehaved};
 use spec::gossip::{News, Verdict};
 use spec::host::{LocalCommand, LocalReply};
-use spec::limits::{ADMISSIONS_FAILED_MAX, ADMISSIONS_FAILED_MS, MESSAGE_MAX};
+use spec::limits::{ADMISSIONS_FAILED_MAX, ADMISSIONS_FAILED_MS, DISK_FREE_MIN, MESSAGE_MAX};
 use spec::membership::Role;
 use spec::suite::Fake;
 use spec::ticket::{self, SignedTicket, Ticket};
@@ -273,6 +273,25 @@ fn a_founder_whose_clock_ran_ahead_for_a_moment_goes_on_as_if_nothing_had_been()
     run.begin_put(2);
     run.settle(10_000);
     assert!(run.deposits.last().is_some_and(|deposit| deposit.acknowledged), "puts go on too");
+}
+
+#[test]
+fn hosts_whose_disks_are_nearly_full_take_no_new_share_and_give_those_that_they_have() {
+    let mut run = mesh();
+    run.begin_put(1);
+    run.settle(10_000);
+    let held = run.deposits.first().expect("a put").clone();
+    let puts_with = |run: &mut Run, free: u64| {
+        (0..5).for_each(|machine| run.world.has_room(machine, free));
+        run.begin_put(1);
+        run.settle(20_000);
+        let read = run.ask(run.reader(), LocalCommand::Get(held.id), WAIT_MS);
+        assert!(matches!(read, Some(Ok(LocalReply::Secret(_)))), "{read:?}");
+        run.deposits.last().is_some_and(|deposit| deposit.acknowledged)
+    };
+    assert!(held.acknowledged && !puts_with(&mut run, DISK_FREE_MIN - 1));
+    assert!(puts_with(&mut run, DISK_FREE_MIN), "once there is room");
+    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
 }
 
 #[test]

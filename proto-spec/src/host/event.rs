@@ -91,6 +91,11 @@ pub enum Event {
         /// The lane.
         lane: Lane,
     },
+    /// The disk was looked at.
+    Room {
+        /// Bytes that are free on it.
+        free: u64,
+    },
     /// A request from the local socket.
     Command {
         /// Which.

@@ -410,6 +410,7 @@ impl Host {
                 self.disk_failed = true;
                 actions.push(Action::Report(Report::Fault(LocalFault::Disk)));
             }
+            Event::Room { free } => self.holder.free(free),
             Event::Command { id, command } => self.on_command(now, id, *command, actions),
         }
         self.on_time(now, actions);
