@@ -269,7 +269,9 @@ impl Check {
             Self::Group => "the shard group changed meanwhile; put again",
             Self::Receipts => "too few holders stored their share; try again",
             Self::Spread => "enrol hosts in more domains, or ask for other -k, -n or --tolerate-domains",
-            Self::Capacity => "a bound is reached; puts that died make room after ten epochs",
+            Self::Capacity => {
+                "a bound is reached, or its disk is nearly full: make room there, or wait ten epochs for puts that died"
+            }
             Self::Record => "the records do not allow it",
             Self::Unknown => "see `vouchsafe ls`",
             Self::NotReady => "the host is starting; try again in a few seconds",

@@ -232,6 +232,15 @@ impl Putting {
         if let Some(refused) = self.refused.values().find(about_head) {
             return Failure::Refused(refused.clone());
         }
+        // Holders that are there and cannot take it: that is the news, not who is missing.
+        let full: Vec<(&ShareIndex, &Refused)> =
+            self.refused.iter().filter(|(_, refused)| refused.check == Check::Capacity).collect();
+        if let Some((index, refused)) = full.first()
+            && self.holders.len().saturating_sub(full.len()) < self.needed()
+            && let Some(host) = usize::from(index.0).checked_sub(1).and_then(|at| self.holders.get(at))
+        {
+            return Failure::Refused(Refused { subject: Subject::Host(*host), ..(*refused).clone() });
+        }
         Failure::TooFewHolders {
             got: u8::try_from(self.receipts.len()).unwrap_or(u8::MAX),
             needed: u8::try_from(self.needed()).unwrap_or(u8::MAX),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spec::error::Check;
+use spec::error::{Check, Failure};
 use spec::holder::StoredShare;
 use spec::host::Table;
 use spec::types::CredentialId;
@@ -17,6 +17,8 @@ pub struct Deposit {
     pub payload: Vec<u8>,
     /// The answer to the client, if one came: which machines may be lost at once.
     pub acknowledged: bool,
+    /// What the client was told instead.
+    pub failure: Option<Failure>,
 }
 
 /// A ballot that waits for the disk goes out so long after it was made, at most.

@@ -51,7 +51,7 @@ impl Run {
         };
         self.world.checkers.watch(&payload);
         let deposit = self.deposits.len();
-        self.deposits.push(Deposit { id: credential_id(&OWNER, &name), payload, acknowledged: false });
+        self.deposits.push(Deposit { id: credential_id(&OWNER, &name), payload, acknowledged: false, failure: None });
         if let Some(id) = self.world.command(gateway, LocalCommand::PutBegin(order.clone())) {
             self.clients.insert(id, Client { order, gateway, deposit });
         }
@@ -67,7 +67,12 @@ impl Run {
                 }
             }
             // Refused or unanswered: nothing was promised to this client.
-            _ => {}
+            Err(failure) => {
+                if let Some(deposit) = self.deposits.get_mut(client.deposit) {
+                    deposit.failure = Some(failure);
+                }
+            }
+            Ok(_) => {}
         }
     }
 

@@ -287,10 +287,12 @@ fn hosts_whose_disks_are_nearly_full_take_no_new_share_and_give_those_that_they_
         run.settle(20_000);
         let read = run.ask(run.reader(), LocalCommand::Get(held.id), WAIT_MS);
         assert!(matches!(read, Some(Ok(LocalReply::Secret(_)))), "{read:?}");
-        run.deposits.last().is_some_and(|deposit| deposit.acknowledged)
+        run.deposits.last().expect("a put").clone()
     };
-    assert!(held.acknowledged && !puts_with(&mut run, DISK_FREE_MIN - 1));
-    assert!(puts_with(&mut run, DISK_FREE_MIN), "once there is room");
+    assert!(held.acknowledged);
+    let refused = puts_with(&mut run, DISK_FREE_MIN - 1).failure.expect("a failure");
+    assert!(matches!(&refused, Failure::Refused(refused) if refused.check == Check::Capacity), "{refused:?}");
+    assert!(puts_with(&mut run, DISK_FREE_MIN).acknowledged, "once there is room");
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
 }
 
