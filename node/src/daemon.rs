@@ -83,6 +83,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     rustix::process::setrlimit(rustix::process::Resource::Core, none)
         .and_then(|()| rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable))
         .map_err(|error| DaemonError::System("the refusal of cores", error.into()))?;
+    // As many sockets as the machine allows: the usual soft limit is below what the network's own bounds are.
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let files = rustix::process::Rlimit { current: files.maximum, ..files };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, files)
+        .map_err(|error| DaemonError::System("the limit of open files", error.into()))?;
     let folder = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.state);
     folder.map_err(|error| DaemonError::System("the state folder", error))?;
     let tpm = Tpm::start(&config.tpm)?;

@@ -156,6 +156,8 @@ fn run(arguments: Arguments) -> Outcome {
     if matches!(arguments.command, Command::Daemon) {
         start_log();
         let result = runtime.block_on(crate::daemon::run(Config { socket, ..config }));
+        // A look-up that nobody answers does not hold up the end.
+        runtime.shutdown_background();
         return result.map_err(|error| failure(error.to_string()));
     }
     let context = Context { daemon: Daemon::at(&socket), config, form: arguments.output };

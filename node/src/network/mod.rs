@@ -4,6 +4,7 @@
 //! connections, streams, bytes that wait for a peer.
 
 mod codec;
+mod doors;
 mod gossip;
 mod messages;
 #[cfg(test)]
@@ -14,9 +15,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::Frame;
+use codec::{Circle, Frame};
+use doors::Doors;
 use gossip::{Gossip, Gossipsub};
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::futures::StreamExt as _;
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::multiaddr::{Multiaddr, Protocol};
@@ -35,6 +36,10 @@ use tokio::sync::mpsc;
 
 /// A message is delivered in this time or reported as undeliverable.
 const DELIVERY: Duration = Duration::from_secs(8);
+/// A message that has not even been reported by then is given up: some look-up, dial and delivery longer than any takes.
+const LOST: Duration = Duration::from_secs(12);
+/// How often it is looked for such.
+const SWEEP: Duration = Duration::from_secs(1);
 /// A QUIC connection on which nothing comes, not even what keeps it alive, is dead after this time: a host that was
 /// killed and is back must not wait longer for its peers to notice (TCP tells them at once).
 const SILENT_CONNECTION: Duration = Duration::from_secs(3);
@@ -43,14 +48,10 @@ const LOOK_UP: Duration = Duration::from_secs(2);
 /// A dial is given up after this time, over TCP too: a first packet that was lost in an outage is sent again only after
 /// 1, 3, 7, 15 seconds, and until then nothing else would be tried.
 const HANDSHAKE: Duration = Duration::from_secs(2);
+/// Bytes of one QUIC stream that may have come and not be read yet: a message. Whoever sends its end first fills it.
+const WINDOW: u32 = 1 << 20;
 /// An idle connection is kept over several epochs.
 const IDLE: Duration = Duration::from_secs(120);
-/// Connections in both directions: every member of the largest mesh of this step, over both transports.
-const CONNECTIONS: u32 = 1200;
-/// Connections that have not proven a key yet.
-const PENDING: u32 = 64;
-/// Connections of one peer: QUIC and TCP at once, and one more while a restarted peer's old one dies.
-const CONNECTIONS_PER_PEER: u32 = 4;
 /// Messages to one peer that are under way at once; further ones wait their turn.
 const UNDER_WAY: usize = 8;
 /// Streams of one connection in both directions together: room for a peer's messages beside this host's own.
@@ -61,8 +62,6 @@ const WAITING_BYTES: usize = 16 * MESSAGE_MAX;
 const ARRIVALS: usize = 64;
 /// Orders that may wait for the network: an announcement to every member, twice.
 const ORDERS: usize = 1024;
-/// Connections that others opened: beyond them this host's own dials still go out.
-const INCOMING: u32 = 1000;
 /// Share of the machine's memory beyond which no connection is taken.
 const MEMORY_SHARE: f64 = 0.9;
 
@@ -114,7 +113,7 @@ pub enum Arrival {
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
-    limits: connection_limits::Behaviour,
+    doors: Doors,
     memory: memory_connection_limits::Behaviour,
     messages: Messages,
     gossip: Gossipsub,
@@ -127,6 +126,8 @@ struct Sent {
     address: Address,
     bytes: Arc<Vec<u8>>,
     again: bool,
+    /// When it was handed to a connection, or a look-up.
+    since: Instant,
 }
 
 /// The network's task.
@@ -142,10 +143,14 @@ pub struct Network {
     orders: mpsc::Receiver<Order>,
     arrivals: mpsc::Sender<Arrival>,
     gossip: Gossip,
+    /// Who is no stranger.
+    circle: Circle,
     /// Peers to hold a connection to, whose names were looked up.
     near: (mpsc::UnboundedSender<Near>, mpsc::UnboundedReceiver<Near>),
-    /// Messages whose peer's name was looked up.
-    resolved: (mpsc::UnboundedSender<Resolved>, mpsc::UnboundedReceiver<Resolved>),
+    /// Messages whose peer's name is being looked up: one question at a time, which nobody can call back.
+    looked_up: BTreeMap<PeerId, Vec<Sent>>,
+    /// Names that were looked up.
+    resolved: (mpsc::UnboundedSender<Near>, mpsc::UnboundedReceiver<Near>),
 }
 
 /// Messages to one peer.
@@ -184,7 +189,8 @@ impl Network {
             .map_err(|error| failed(&error))?
             .next()
             .ok_or_else(|| failed(&"no such address"))?;
-        let behaviour = behaviour().ok_or_else(|| failed(&"gossip does not start"))?;
+        let circle = Circle::default();
+        let behaviour = behaviour(&circle).ok_or_else(|| failed(&"gossip does not start"))?;
         let mut swarm = SwarmBuilder::with_existing_identity(keypair)
             .with_tokio()
             .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux::Config::default)
@@ -193,6 +199,8 @@ impl Network {
                 config.max_idle_timeout = millis(SILENT_CONNECTION);
                 config.keep_alive_interval = SILENT_CONNECTION / 3;
                 config.handshake_timeout = HANDSHAKE;
+                config.max_stream_data = WINDOW;
+                config.max_connection_data = 2 * WINDOW;
                 config
             })
             .with_behaviour(|_| behaviour)
@@ -215,7 +223,9 @@ impl Network {
             orders: orders_end,
             arrivals,
             gossip: Gossip::default(),
+            circle,
             near: mpsc::unbounded_channel(),
+            looked_up: BTreeMap::new(),
             resolved: mpsc::unbounded_channel(),
         };
         Ok((network, Ends { orders, arrivals: arrivals_end }))
@@ -223,6 +233,7 @@ impl Network {
 
     /// Runs until the driver drops its ends.
     pub async fn run(mut self) {
+        let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
                 order = self.orders.recv() => match order {
@@ -236,7 +247,12 @@ impl Network {
                     None => return,
                 },
                 Some((peer, addresses)) = self.near.1.recv() => self.hold(peer, addresses),
-                Some((sent, addresses)) = self.resolved.1.recv() => self.dispatch(sent, addresses),
+                Some((peer, addresses)) = self.resolved.1.recv() => {
+                    for sent in self.looked_up.remove(&peer).unwrap_or_default() {
+                        self.dispatch(sent, addresses.clone());
+                    }
+                }
+                _ = sweep.tick() => self.give_up_late().await,
                 event = self.swarm.select_next_some() => {
                     self.on_swarm(event).await;
                 }
@@ -292,7 +308,7 @@ impl Network {
     fn set_circle(&mut self, members: &[TransportKey], near: Vec<(TransportKey, Address)>) {
         let circle: BTreeSet<PeerId> = members.iter().filter_map(peer_of).collect();
         self.end_idle(&circle);
-        self.swarm.behaviour().messages.set_circle(circle.clone());
+        self.circle.set(circle.clone());
         self.gossip.set_circle(&mut self.swarm.behaviour_mut().gossip, circle, self.connections.keys());
         for (key, address) in near {
             let Some(peer) = peer_of(&key).filter(|peer| !self.swarm.is_connected(peer)) else { continue };
@@ -331,7 +347,14 @@ impl Network {
             return self.undeliverable(to).await;
         }
         *self.waiting.entry(peer).or_default() += bytes.len();
-        self.route(Sent { to, peer, address: address.clone(), bytes: Arc::new(bytes), again: false });
+        self.route(Sent {
+            to,
+            peer,
+            address: address.clone(),
+            bytes: Arc::new(bytes),
+            again: false,
+            since: Instant::now(),
+        });
     }
 
     /// Finds out where the peer is, if that takes a look-up, beside this loop: names of others may be slow to resolve.
@@ -342,11 +365,29 @@ impl Network {
         if let Ok(address) = sent.address.0.parse::<SocketAddr>() {
             return self.dispatch(sent, multiaddrs(address).to_vec());
         }
+        let (peer, address) = (sent.peer, sent.address.clone());
+        if let Some(others) = self.looked_up.get_mut(&peer) {
+            return others.push(sent);
+        }
+        self.looked_up.insert(peer, vec![sent]);
         let resolved = self.resolved.0.clone();
-        tokio::spawn(async move {
-            let addresses = tokio::time::timeout(LOOK_UP, resolve(&sent.address)).await.unwrap_or_default();
-            drop(resolved.send((sent, addresses)));
-        });
+        tokio::spawn(async move { drop(resolved.send((peer, resolve(&address).await))) });
+    }
+
+    /// A resolver may be silent for half a minute, and the library may wait for ever for a connection that it closes.
+    async fn give_up_late(&mut self) {
+        let late = |sent: &Sent, after: Duration| sent.since.elapsed() > after;
+        let lost: Vec<OutboundRequestId> =
+            self.under_way.iter().filter(|(_, sent)| late(sent, LOST)).map(|(id, _)| *id).collect();
+        let mut given_up: Vec<Sent> = lost.iter().filter_map(|id| self.done(id)).collect();
+        let unresolved =
+            self.looked_up.values_mut().flat_map(|waiting| waiting.extract_if(.., |one| late(one, LOOK_UP)));
+        let unresolved: Vec<Sent> = unresolved.collect();
+        unresolved.iter().for_each(|sent| self.no_more_waits(sent));
+        given_up.extend(unresolved);
+        for sent in given_up {
+            self.undeliverable(sent.to).await;
+        }
     }
 
     fn dispatch(&mut self, sent: Sent, addresses: Vec<Multiaddr>) {
@@ -357,17 +398,12 @@ impl Network {
         line.under_way += 1;
         let frame = Frame::Message(sent.bytes.clone());
         let id = self.swarm.behaviour_mut().messages.send(&sent.peer, frame, addresses);
-        self.under_way.insert(id, sent);
+        self.under_way.insert(id, Sent { since: Instant::now(), ..sent });
     }
 
     fn done(&mut self, id: &OutboundRequestId) -> Option<Sent> {
         let sent = self.under_way.remove(id)?;
-        if let Some(waiting) = self.waiting.get_mut(&sent.peer) {
-            *waiting = waiting.saturating_sub(sent.bytes.len());
-            if *waiting == 0 {
-                self.waiting.remove(&sent.peer);
-            }
-        }
+        self.no_more_waits(&sent);
         if let Some(line) = self.lines.get_mut(&sent.peer) {
             line.under_way = line.under_way.saturating_sub(1);
             match line.waiting.pop_front() {
@@ -377,6 +413,15 @@ impl Network {
             }
         }
         Some(sent)
+    }
+
+    fn no_more_waits(&mut self, sent: &Sent) {
+        if let Some(waiting) = self.waiting.get_mut(&sent.peer) {
+            *waiting = waiting.saturating_sub(sent.bytes.len());
+            if *waiting == 0 {
+                self.waiting.remove(&sent.peer);
+            }
+        }
     }
 
     async fn on_message(&mut self, event: request_response::Event<Frame, ()>) {
@@ -429,17 +474,12 @@ fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-fn behaviour() -> Option<Behaviour> {
-    let limits = ConnectionLimits::default()
-        .with_max_pending_incoming(Some(PENDING))
-        .with_max_pending_outgoing(Some(PENDING))
-        .with_max_established(Some(CONNECTIONS))
-        .with_max_established_incoming(Some(INCOMING))
-        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));
+fn behaviour(circle: &Circle) -> Option<Behaviour> {
     Some(Behaviour {
-        limits: connection_limits::Behaviour::new(limits),
+        // First: what it refuses, the others never see.
+        doors: Doors::new(circle.clone()),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE),
-        messages: Messages::new(),
+        messages: Messages::new(circle.clone()),
         gossip: gossip::behaviour()?,
     })
 }
