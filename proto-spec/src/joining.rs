@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::attest::enroll::{EkOffer, JoinerKeys, answer_digest, member_record};
-use crate::attest::tpm::EkPublic;
+use crate::attest::tpm::{CredentialBlob, EkPublic};
 use crate::cms::committee::{FOUNDERS, FOUNDERS_T};
 use crate::error::Check;
 use crate::limits::{JOIN_RETRY_MS, JOIN_UNREACHABLE_MS};
@@ -38,6 +38,8 @@ pub struct Joining {
     /// One part of each member: what it says of the dealing and its threshold counts only with others that say the same.
     parts: BTreeMap<TransportKey, (u64, u8, ShareIndex, BlsSignature)>,
     refused: BTreeSet<TransportKey>,
+    /// Challenges that wait for the TPM: it does one thing at a time, and a large committee sends many.
+    pub challenges: BTreeMap<TransportKey, Vec<CredentialBlob>>,
 }
 
 impl Joining {
@@ -65,6 +67,7 @@ impl Joining {
             asked: BTreeSet::new(),
             parts: BTreeMap::new(),
             refused: BTreeSet::new(),
+            challenges: BTreeMap::new(),
         })
     }
 

@@ -117,10 +117,17 @@ impl Host {
 
     /// Members serve records, and whoever this host was told of: what they say is held against the next header.
     pub(super) fn may_serve_records(&self, from: &TransportKey) -> bool {
-        let contact = |membership: &Membership| membership.contacts.iter().any(|contact| contact.transport == *from);
         self.ground.records.member_by_transport(from).is_some()
             || self.is_seated(from)
-            || self.membership.as_ref().is_some_and(contact)
+            || self.told_of().any(|known| known == *from)
+    }
+
+    /// Hosts of which this one was told, beside what its records say.
+    pub(super) fn told_of(&self) -> impl Iterator<Item = TransportKey> {
+        let contacts = self.membership.iter().flat_map(|membership| &membership.contacts);
+        let asked = self.joining.iter().flat_map(|joining| &joining.contacts);
+        let told = contacts.chain(asked).map(|contact| contact.transport);
+        told.chain(self.book.hosts().copied()).filter(|host| *host != self.own.transport)
     }
 
     /// The first record must be the founding of the mesh that this host pins, under the key that it pins, and hold:
@@ -313,11 +320,7 @@ impl Host {
         let mut those = self.committee();
         // Voters first. Where all are silent, whoever else is known: their seats may be others' by now.
         if self.vain > those.len() || those.is_empty() {
-            let contacts = self.membership.as_ref().map(|membership| membership.contacts.as_slice());
-            let contacts = contacts.unwrap_or_default().iter().map(|contact| contact.transport);
-            let others: BTreeSet<TransportKey> = contacts.chain(self.book.hosts().copied()).collect();
-            let is_new = |other: &TransportKey| *other != self.own.transport && !those.contains(other);
-            let others: Vec<TransportKey> = others.into_iter().filter(is_new).collect();
+            let others: BTreeSet<TransportKey> = self.told_of().filter(|other| !those.contains(other)).collect();
             those.extend(others);
         }
         if those.iter().any(may_ask) {

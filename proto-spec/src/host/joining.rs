@@ -116,18 +116,36 @@ impl Host {
             return;
         }
         if self.joining.as_mut().is_some_and(|joining| joining.named(pins, committee)) {
+            self.circle_changed = true;
             self.send_joining(now, false, actions);
         }
     }
 
     pub(super) fn on_challenge(&mut self, from: TransportKey, blobs: Vec<CredentialBlob>, actions: &mut Actions) {
-        if self.joins_with(&from) && !self.tpm.values().any(|purpose| *purpose == TpmUse::Challenge(from)) {
+        let is_under_way = self.tpm.values().any(|purpose| *purpose == TpmUse::Challenge(from));
+        if let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(&from) && !is_under_way) {
+            joining.challenges.insert(from, blobs);
+            self.next_challenge(actions);
+        }
+    }
+
+    /// One challenge at a time goes to the TPM.
+    fn next_challenge(&mut self, actions: &mut Actions) {
+        if self.tpm.values().any(|purpose| matches!(purpose, TpmUse::Challenge(_))) {
+            return;
+        }
+        if let Some((from, blobs)) = self.joining.as_mut().and_then(|joining| joining.challenges.pop_first()) {
             self.ask_tpm(TpmUse::Challenge(from), TpmRequest::Activate(blobs), actions);
         }
     }
 
     /// The TPM answered on a challenge: of a founder, or of a committee member.
     pub(super) fn on_challenge_tpm(&mut self, from: TransportKey, reply: Option<TpmReply>, actions: &mut Actions) {
+        self.answer_challenge(from, reply, actions);
+        self.next_challenge(actions);
+    }
+
+    fn answer_challenge(&mut self, from: TransportKey, reply: Option<TpmReply>, actions: &mut Actions) {
         match reply {
             Some(TpmReply::Secrets(secrets)) => {
                 let qualifying = match self.founding_digest(&from, &secrets) {

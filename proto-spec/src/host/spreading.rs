@@ -1,5 +1,7 @@
 //! News for everybody: what this host publishes, what it lets pass, and with whom it exchanges news.
 
+use std::collections::BTreeSet;
+
 use super::{Action, ActionId, Actions, Host};
 use crate::error::DecodeError;
 use crate::gossip::{News, Verdict};
@@ -61,6 +63,8 @@ impl Host {
         let members: Vec<TransportKey> = after.chain(before).map(|member| member.record().transport).collect();
         let near: Vec<(TransportKey, Address)> =
             members.iter().take(GOSSIP_NEAR).map(|key| (*key, self.address_of(key))).collect();
-        actions.push(Action::Circle { members, near });
+        // Whoever may serve records is heard too: a host that lost or dropped its own knows no members.
+        let known: BTreeSet<TransportKey> = members.into_iter().chain(self.told_of()).collect();
+        actions.push(Action::Circle { members: known.into_iter().collect(), near });
     }
 }
