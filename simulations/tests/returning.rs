@@ -52,6 +52,39 @@ fn seats(run: &Run, machine: usize) -> Vec<(u64, bool)> {
     seats.filter(|seat| seat.host == *host).map(|seat| (seat.id, seat.lost.is_some())).collect()
 }
 
+/// A host asks to leave; tells the check that keeps it, if one does.
+fn kept(run: &mut Run, machine: usize) -> Option<Check> {
+    match run.ask(machine, LocalCommand::Leave, 100_000).expect("an answer") {
+        Ok(_) => None,
+        Err(Failure::Refused(refused)) => Some(refused.check),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_host_does_not_leave_with_a_share_that_is_needed_because_another_came_back_without_its_own() {
+    let (mut run, genesis) = mesh(7);
+    for _ in 0..4 {
+        run.begin_put(0);
+        run.settle(4 * EPOCH_MS);
+    }
+    let records = |run: &Run| run.world.machines[0].running.as_ref().expect("it runs").host.records().clone();
+    let host = |run: &Run, machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+    // 3 of 5: one may go.
+    let known = records(&run);
+    let group = known.groups().find(|group| group.terms.k == 3 && group.holders.len() == 5).expect("a group").clone();
+    let in_use = |id| known.credentials().iter().any(|(_, one)| one.group == id && one.flushed.len() == 5);
+    assert!(in_use(group.id), "with all shares there");
+    let holders: Vec<usize> = (0..7).filter(|machine| group.holders.contains(&host(&run, *machine))).collect();
+    let may_leave = |machine: &&usize| known.check_leaving(&host(&run, **machine)).is_ok();
+    let leaves = *holders.iter().find(may_leave).expect("a holder that may leave");
+    let lost = *holders.iter().find(|machine| **machine != leaves && **machine != 0).expect("another");
+    comes_back(&mut run, &genesis, lost, true).expect("it is let in");
+    run.settle(10 * EPOCH_MS);
+    assert!(records(&run).credentials().iter().all(|(_, one)| one.group != group.id || one.flushed.len() < 5));
+    assert_eq!(kept(&mut run, leaves), Some(Check::Floor), "three shares would be left of three");
+}
+
 /// Whether k hosts that did not lose their disks hold shares of it.
 fn holders_left(run: &Run, id: &CredentialId, lost: &[usize]) -> bool {
     let host = |machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();

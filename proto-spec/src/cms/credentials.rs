@@ -27,7 +27,7 @@ pub struct Credential {
     pub generation: Generation,
     /// Digest of the commitments.
     pub commitments: Digest,
-    /// Indexes whose holders had flushed their share when it was recorded.
+    /// Indexes whose holders had flushed their share when it was recorded, and have not begun anew since.
     pub flushed: Vec<ShareIndex>,
     /// Index of the record of the newest head.
     pub record: u64,
@@ -187,6 +187,16 @@ impl Credentials {
         head.check_change(&recorded.head)
     }
 
+    /// A host has no shares any more: its index in a group.
+    pub(super) fn lost(&mut self, index_in: impl Fn(&GroupId) -> Option<ShareIndex>) {
+        for credential in self.recorded.values_mut() {
+            let index = index_in(&credential.group).filter(|index| credential.flushed.contains(index));
+            if let Some(index) = index {
+                Arc::make_mut(credential).flushed.retain(|flushed| *flushed != index);
+            }
+        }
+    }
+
     fn remember(&mut self, head: &HeadVerified, round: Round, record: u64) {
         let request = head.head().request;
         if let Some(before) = self.requests.insert(request, Made { head: *head.digest(), record }) {
@@ -250,11 +260,6 @@ impl Credentials {
     /// All credentials, also those that were removed.
     pub fn iter(&self) -> impl Iterator<Item = (&CredentialId, &Credential)> {
         self.recorded.iter().map(|(id, credential)| (id, credential.as_ref()))
-    }
-
-    /// Groups of credentials that are there.
-    pub(super) fn groups_in_use(&self) -> impl Iterator<Item = GroupId> {
-        self.recorded.values().filter(|credential| credential.is_there()).map(|credential| credential.group)
     }
 
     /// For each group the root over its heads.

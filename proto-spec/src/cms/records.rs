@@ -1,7 +1,7 @@
 //! The replicated state: `apply(command) → effects`, the same everywhere. Nothing here asks a clock, a generator or
 //! another host; a command that does not fit changes nothing but the index.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -236,6 +236,9 @@ impl Records {
         let (round, host) = (self.round(), member.record().host);
         let returns = self.members.get(&host).is_some();
         self.members.admit(member, round)?;
+        // Whoever begins anew has no share of before, though it stands in its groups.
+        let groups = &self.groups;
+        self.credentials.lost(|group| groups.get(group).and_then(|group| group.index_of(&host)));
         if let Some(founded) = self.founded.as_mut().filter(|_| returns) {
             founded.committee.lose(&host);
         }
@@ -293,22 +296,29 @@ impl Records {
         Ok(Effect::Leaving(*host))
     }
 
-    /// Whether a host may leave at all: no group may be left with fewer than k + 1 holders that are there, and three
-    /// hosts must stay.
+    /// Whether a host may leave at all: no credential that it holds a share of may be left with fewer than k + 1 hosts that
+    /// do and stay, and three hosts must stay.
     ///
     /// # Errors
     /// [`Check::Floor`].
     pub fn check_leaving(&self, host: &HostId) -> Result<(), Check> {
         let stays =
             |other: &HostId| other != host && self.members.get(other).is_some() && !self.members.is_leaving(other);
-        let in_use: BTreeSet<GroupId> = self.credentials.groups_in_use().collect();
-        let falls = |group: &Group| {
-            let left = group.holders.iter().filter(|holder| stays(holder)).count();
-            group.holders.contains(host) && in_use.contains(&group.id) && left < usize::from(group.terms.k) + 1
+        let falls = |credential: &Credential| {
+            let Some(group) = self.groups.get(&credential.group) else { return false };
+            let mut holders = credential.flushed.iter().filter_map(|index| group.holder_of(*index));
+            let left = credential.flushed.iter().filter_map(|index| group.holder_of(*index)).filter(|one| stays(one));
+            credential.is_there()
+                && holders.any(|holder| holder == host)
+                && left.count() < usize::from(group.terms.k) + 1
         };
         let others = self.members.staying_hosts().filter(|record| record.host != *host).count();
         let is_host = self.members.get(host).is_some_and(|member| member.record().role == Role::Host);
-        if is_host && (others < FOUNDERS || self.groups.values().any(falls)) { Err(Check::Floor) } else { Ok(()) }
+        if is_host && (others < FOUNDERS || self.credentials.iter().any(|(_, credential)| falls(credential))) {
+            Err(Check::Floor)
+        } else {
+            Ok(())
+        }
     }
 
     fn leave(&mut self, host: &HostId) -> Result<Effect, Check> {
