@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::credential::head::HeadVerified;
 use crate::error::Failure;
-use crate::types::{HostId, RequestId, Time};
+use crate::types::{Digest, HostId, RequestId, Time};
 use crate::wire::Message;
+use crate::witness::Witnesses;
 
 /// Who did not answer is asked again after this time.
 pub const RETRY_MS: u64 = 250;
@@ -38,6 +39,8 @@ pub struct Changing {
     holders: Vec<HostId>,
     certain_at: usize,
     bound: BTreeSet<HostId>,
+    /// Who says that it is recorded.
+    pub witnesses: Witnesses,
 }
 
 /// What became of a change.
@@ -55,7 +58,8 @@ impl Changing {
     /// Begins: the leader is to be asked for the record.
     pub fn new(head: HeadVerified, holders: Vec<HostId>, certain_at: usize, now: Time, deadline: Time) -> Self {
         let retry_at = now.plus(SILENCE_MS);
-        Self { head, stage: Stage::AwaitingRecord, deadline, retry_at, holders, certain_at, bound: BTreeSet::new() }
+        let (stage, bound, witnesses) = (Stage::AwaitingRecord, BTreeSet::new(), Witnesses::default());
+        Self { head, stage, deadline, retry_at, holders, certain_at, bound, witnesses }
     }
 
     /// The request.
@@ -80,18 +84,21 @@ impl Changing {
         self.deadline = deadline;
     }
 
-    /// A holder is bound by the records up to an index.
-    pub fn bound(&mut self, from: HostId, up_to: u64) {
-        if matches!(self.stage, Stage::AwaitingHolders { record } if up_to >= record) && self.holders.contains(&from) {
+    /// A holder is bound by the record of a head.
+    pub fn bound(&mut self, from: HostId, head: &Digest) {
+        let is_asked = matches!(self.stage, Stage::AwaitingHolders { .. }) && head == self.head.digest();
+        if is_asked && self.holders.contains(&from) {
             self.bound.insert(from);
         }
     }
 
     /// Holders that have not answered, and what they are asked.
     pub fn questions(&self) -> Vec<(HostId, Message)> {
-        let Stage::AwaitingHolders { record } = self.stage else { return Vec::new() };
-        let request = self.request();
-        self.missing().into_iter().map(|host| (host, Message::BoundAsk { request, record })).collect()
+        if self.is_awaiting_record() {
+            return Vec::new();
+        }
+        let (request, head) = (self.request(), *self.head.digest());
+        self.missing().into_iter().map(|host| (host, Message::BoundAsk { request, head })).collect()
     }
 
     /// What became of it, once it is certain.

@@ -33,3 +33,4 @@ pub mod types;
 pub mod view;
 pub mod whereabouts;
 pub mod wire;
+pub mod witness;

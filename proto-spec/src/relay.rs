@@ -8,6 +8,7 @@ use crate::credential::split::commitments_digest;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::types::{HostId, RequestId, ShareIndex, Time};
 use crate::wire::{Message, Package, PutReceipt};
+use crate::witness::Witnesses;
 
 /// When a put is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub struct Putting {
     refused: BTreeMap<ShareIndex, Refused>,
     /// Holders that no message reaches: worth another try, and not worth waiting for once there is a quorum.
     unreached: BTreeSet<ShareIndex>,
+    /// Who says that it is recorded.
+    pub witnesses: Witnesses,
 }
 
 /// What a put wants next.
@@ -106,6 +109,7 @@ impl Putting {
             receipts: BTreeMap::new(),
             refused: BTreeMap::new(),
             unreached: BTreeSet::new(),
+            witnesses: Witnesses::default(),
         })
     }
 

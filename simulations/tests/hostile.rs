@@ -3,6 +3,9 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use serde::{Deserialize, Serialize};
+use spec::cms::command::Command;
+use spec::cms::election::LogEntry;
+use spec::credential::head::SignedHead;
 use spec::error::{Check, Failure, Misbehaved};
 use spec::gossip::{News, Verdict};
 use spec::host::{LocalCommand, LocalReply};
@@ -10,7 +13,7 @@ use spec::limits::{ADMISSIONS_FAILED_MAX, ADMISSIONS_FAILED_MS, DISK_FREE_MIN, M
 use spec::membership::Role;
 use spec::suite::Fake;
 use spec::ticket::{self, SignedTicket, Ticket};
-use spec::types::{CredentialId, MeshId, RequestId, Round, ShareIndex, TransportKey};
+use spec::types::{CredentialId, Digest, MeshId, Purpose, RequestId, Round, ShareIndex, TransportKey};
 use spec::wire::{self, Message, PutReceipt};
 use vouchsafe_sim::machine::Machine;
 use vouchsafe_sim::run::{Run, operator};
@@ -89,7 +92,7 @@ fn tickets_that_are_forged_past_used_or_for_another_chip_are_refused() {
     assert_eq!(refused(join(&mut run, machine, of_another_domain)), Check::TicketSignature);
     let past = resigned(&good, domain, |ticket| ticket.expires_ms = 1);
     assert_eq!(refused(join(&mut run, machine, past)), Check::TicketExpired);
-    let for_another = resigned(&good, domain, |ticket| ticket.ek_hash = Some(spec::types::Digest([1; 32])));
+    let for_another = resigned(&good, domain, |ticket| ticket.ek_hash = Some(Digest([1; 32])));
     assert_eq!(refused(join(&mut run, machine, for_another)), Check::TicketEk);
     let bad_name = resigned(&good, domain, |ticket| ticket.name = "two words".to_owned());
     assert_eq!(refused(join(&mut run, machine, bad_name)), Check::TicketSignature);
@@ -132,7 +135,8 @@ fn only_the_committee_speaks_as_the_committee() {
     let mut run = mesh();
     let member = run.world.machines[run.reader()].transport;
     let request = RequestId([1; 16]);
-    let lies = [Message::Recorded { request, record: 1 }, Message::MapReply { request, file: vec![1] }];
+    let recorded = Message::Recorded { request, head: Digest::ZERO, record: 1 };
+    let lies = [recorded, Message::MapReply { request, file: vec![1] }];
     for lie in lies {
         run.world.inject(1, member, lie);
         assert_eq!(run.world.thrown_out.replace(Vec::new()), Some(vec![(1, Misbehaved::NotCommittee)]));
@@ -187,10 +191,10 @@ fn p8_numbers_at_their_ends_panic_nobody() {
     let receipt = PutReceipt {
         holder: spec::types::HostId::ZERO,
         index: ShareIndex(0),
-        head: spec::types::Digest::ZERO,
+        head: Digest::ZERO,
         group: spec::types::GroupId::ZERO,
         generation: spec::types::Generation(u64::MAX),
-        commitments: spec::types::Digest::ZERO,
+        commitments: Digest::ZERO,
         round: Round(u64::MAX),
         signature: spec::types::Ed25519Signature::ZERO,
     };
@@ -199,7 +203,7 @@ fn p8_numbers_at_their_ends_panic_nobody() {
     run.world.inject(
         0,
         member,
-        Message::PayloadRequest { request, id: CredentialId::ZERO, head: spec::types::Digest([0xff; 32]) },
+        Message::PayloadRequest { request, id: CredentialId::ZERO, head: Digest([0xff; 32]) },
     );
     run.settle(10_000);
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
@@ -347,6 +351,10 @@ fn a_recorded_unlock_opens_nothing_after_a_restart() {
     assert!(unlocked(&mut run), "its peers are back");
 }
 
+fn digest(head: &SignedHead) -> Digest {
+    Purpose::Head.digest(&[&head.bytes])
+}
+
 /// A message as it is on the wire.
 #[derive(Serialize, Deserialize)]
 struct Envelope {
@@ -381,7 +389,7 @@ fn a_voter_that_holds_a_share_does_not_make_a_put_recorded_by_its_word() {
         open =
             heard.filter(|(to, ..)| *to != gateway && *to != leads).find_map(|(to, _, bytes)| {
                 match wire::decode::<Envelope>(bytes, MESSAGE_MAX).expect("a message").body {
-                    Message::ShareStore { request, .. } => Some((*to, request)),
+                    Message::ShareStore { request, head, .. } => Some((*to, request, digest(&head))),
                     _ => None,
                 }
             });
@@ -389,10 +397,10 @@ fn a_voter_that_holds_a_share_does_not_make_a_put_recorded_by_its_word() {
             break;
         }
     }
-    let (liar, request) = open.expect("a holder that hears the request");
+    let (liar, request, head) = open.expect("a holder that hears the request");
     let key = run.world.machines[liar].transport;
     for _ in 0..5_000 {
-        run.world.inject(gateway, key, Message::Recorded { request, record: 1 });
+        run.world.inject(gateway, key, Message::Recorded { request, head, record: 1 });
         run.settle(1);
         let recorded = run.world.machines[leads].running.as_ref().expect("it runs").host.records();
         let is_recorded = recorded.credential(&run.deposits[0].id).is_some();
@@ -402,6 +410,68 @@ fn a_voter_that_holds_a_share_does_not_make_a_put_recorded_by_its_word() {
         }
     }
     panic!("what is recorded is acknowledged");
+}
+
+/// What stands in a message of this kind that a machine sent.
+fn overhears<T>(run: &mut Run, pick: impl Fn(usize, Message) -> Option<T>) -> T {
+    run.world.overheard = Some(Vec::new());
+    for _ in 0..5_000 {
+        run.settle(1);
+        let heard = run.world.overheard.replace(Vec::new()).expect("listened");
+        let body = |bytes: &[u8]| wire::decode::<Envelope>(bytes, MESSAGE_MAX).expect("a message").body;
+        if let Some(found) = heard.into_iter().find_map(|(to, _, bytes)| pick(to, body(&bytes))) {
+            run.world.overheard = None;
+            return found;
+        }
+    }
+    panic!("nobody sent it");
+}
+
+#[test]
+fn a_put_is_acknowledged_on_the_word_of_a_majority_of_the_seats_not_on_records_that_one_of_them_made_up() {
+    let mut run = mesh();
+    run.settle(20_000);
+    let (leads, gateway) = (leader(&mut run), run.reader());
+    run.begin_put(gateway);
+    let (head, receipts) = overhears(&mut run, |_, message| match message {
+        Message::PutRecord { head, receipts, .. } => Some((head, receipts)),
+        _ => None,
+    });
+    // The leader is heard by nobody: what it is asked to record it cannot, and it lies instead.
+    run.world.cut_off.insert(leads);
+    run.settle(50);
+    let records = run.world.machines[gateway].running.as_ref().expect("it runs").host.records();
+    let (index, term) = (records.applied() + 1, records.term());
+    let command = wire::encode(&Command::Head {
+        head: head.clone(),
+        group: receipts[0].group,
+        generation: receipts[0].generation,
+        commitments: receipts[0].commitments,
+        flushed: receipts.iter().map(|receipt| receipt.index).collect(),
+        round: receipts.iter().map(|receipt| receipt.round).min().expect("a receipt"),
+    });
+    let key = |run: &Run, machine: usize| run.world.machines[machine].transport;
+    let lie = LogEntry { index, term, change: None, command };
+    let liar = key(&run, leads);
+    let (epoch, header, presence) = (None, None, None);
+    let there_is_more = Message::Announce { term, leader: None, beacon: epoch, header, records: index, presence };
+    run.world.inject(gateway, liar, there_is_more);
+    run.world.inject(gateway, liar, Message::RecordsPage { entries: vec![lie], newest: index });
+    let own = run.world.machines[gateway].running.as_ref().expect("it runs").host.records();
+    assert_eq!(own.credential(&run.deposits[0].id).map(|one| one.record), Some(index), "it took the lie");
+    let request = own.credential(&run.deposits[0].id).expect("a credential").head.head().request;
+    let says = Message::Recorded { request, head: digest(&head), record: index };
+    let others: Vec<usize> = (0..5).filter(|machine| *machine != leads).collect();
+    for machine in [leads, others[0]] {
+        let from = key(&run, machine);
+        run.world.inject(gateway, from, says.clone());
+        run.settle(100);
+        assert!(!run.deposits[0].acknowledged, "nobody has recorded it");
+    }
+    let third = key(&run, others[1]);
+    run.world.inject(gateway, third, says);
+    run.settle(1);
+    assert!(run.deposits[0].acknowledged, "three of five are the mesh");
 }
 
 #[test]

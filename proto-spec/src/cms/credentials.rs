@@ -249,7 +249,12 @@ impl Credentials {
 
     /// The record that a request of the last hour made of this very head.
     pub fn made_by(&self, head: &HeadVerified) -> Option<u64> {
-        self.requests.get(&head.head().request).filter(|made| made.head == *head.digest()).map(|made| made.record)
+        self.made_of(&head.head().request, head.digest())
+    }
+
+    /// The record that a request of the last hour made of the head with this digest.
+    pub fn made_of(&self, request: &RequestId, head: &Digest) -> Option<u64> {
+        self.requests.get(request).filter(|made| made.head == *head).map(|made| made.record)
     }
 
     /// A credential, also one that was removed.

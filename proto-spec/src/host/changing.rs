@@ -7,7 +7,7 @@ use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::placement::certain_at;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
-use crate::types::{HostId, Now, RequestId, TransportKey};
+use crate::types::{Digest, HostId, Now, RequestId, TransportKey};
 use crate::wire::Message;
 
 impl Host {
@@ -70,25 +70,25 @@ impl Host {
         }
     }
 
-    /// As a holder: the word is sent when the records are on disk up to there.
+    /// As a holder: the word is sent when the record is here, and on disk.
     pub(super) fn on_bound_ask(
         &mut self,
         now: Now,
         from: TransportKey,
         request: RequestId,
-        record: u64,
+        head: Digest,
         actions: &mut Actions,
     ) {
-        if self.ground.records.applied() >= record && !self.disk_failed {
-            self.send(Lane::Records, from, Message::Bound { request, record }, actions);
-        } else {
+        if self.ground.records.credentials().made_of(&request, &head).is_some() && !self.disk_failed {
+            self.send(Lane::Records, from, Message::Bound { request, head }, actions);
+        } else if now.monotonic >= self.pull_at {
             self.pull(now, actions); // it is asked again
         }
     }
 
-    pub(super) fn on_bound(&mut self, host: HostId, request: RequestId, record: u64, actions: &mut Actions) {
+    pub(super) fn on_bound(&mut self, host: HostId, request: RequestId, head: &Digest, actions: &mut Actions) {
         let Some((changing, _)) = self.changes.get_mut(&request) else { return };
-        changing.bound(host, record);
+        changing.bound(host, head);
         if let Some(changed) = changing.certain() {
             self.end_change(&request, Ok(changed), actions);
         }

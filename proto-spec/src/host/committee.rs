@@ -12,7 +12,7 @@ use crate::credential::head::HeadVerified;
 use crate::credential::split::PutOrder;
 use crate::error::{Check, Misbehaved};
 use crate::limits::{ELECTION_TICKS, PROPOSALS_MAX, QUESTIONS_PER_SENDER_MAX, REQUESTS_OPEN_MAX, TICK_MS};
-use crate::types::{CredentialId, HostId, Now, RequestId, Time, TransportKey};
+use crate::types::{CredentialId, Digest, HostId, Now, RequestId, Time, TransportKey};
 use crate::wire::{self, Message, Shown};
 
 /// What follows when a proposal is applied.
@@ -341,12 +341,14 @@ impl Host {
             Then::Nothing | Then::Closed => {}
             Then::Admitted(joiner, request) => self.tell_admitted(joiner, request, outcome.map(|_| ()), actions),
             Then::Bundle(to, order) => self.answer_order(now, to, &order, outcome.err(), actions),
-            Then::Leaving(to, request) => self.answer_record(to, request, outcome.map(|_| index), actions),
+            Then::Leaving(to, request) => {
+                self.answer_record(to, request, outcome.map(|_| (Digest::ZERO, index)), actions);
+            }
             Then::Recorded(to, request, head) => {
                 // Proposed twice, since its answer was slow: the first was recorded.
                 let known = self.ground.records.credentials().made_by(&head);
                 let outcome = outcome.map(|_| index).or_else(|check| known.ok_or(check));
-                self.answer_record(to, request, outcome, actions);
+                self.answer_record(to, request, outcome.map(|record| (*head.digest(), record)), actions);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! When a host wants to be called: the earliest of all that its parts wait for.
 
 use super::Host;
+use crate::relay::Stage;
 use crate::types::{Now, Time};
 
 impl Host {
@@ -32,7 +33,10 @@ impl Host {
         for (put, _) in self.puts.values() {
             times.push(put.deadline);
             times.extend(put.retry_at);
+            times.extend(put.witnesses.ask_at().filter(|_| put.stage == Stage::AwaitingRecord));
         }
+        let waits = self.changes.values().filter(|(changing, _)| changing.is_awaiting_record());
+        times.extend(waits.filter_map(|(changing, _)| changing.witnesses.ask_at()));
         times.extend(self.changes.values().flat_map(|(changing, _)| [changing.deadline, changing.retry_at]));
         for (reading, _) in self.readings.values() {
             times.push(reading.deadline);

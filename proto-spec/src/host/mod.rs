@@ -440,6 +440,7 @@ impl Host {
         self.tick_asked(now, actions);
         self.tick_puts(now, actions);
         self.tick_changes(now, actions);
+        self.tick_witnesses(now, actions);
         self.tick_readings(now, actions);
         self.tick_circle(actions);
         self.tick_ending(now, actions);

@@ -1,15 +1,17 @@
 //! What this host does for a local client that puts: it relays, and sees ciphertext only.
 
+use std::collections::BTreeMap;
+
 use super::{Action, Actions, Host, Lane, LocalId, LocalReply};
-use crate::changing::Changing;
 use crate::cms::records::Records;
 use crate::cms::service::receipt_holds;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::relay::{Next, Putting, RETRY_MS, SILENCE_MS, Stage, Wait};
-use crate::types::{HostId, Now, RequestId, Time, TransportKey};
+use crate::types::{Digest, HostId, Now, RequestId, Time, TransportKey};
 use crate::wire::{DealBundle, Message, Package, PutReceipt};
+use crate::witness::Witnesses;
 
 /// A question to the coordinator whose answer goes to a local client as it is.
 pub(super) struct Asked {
@@ -209,36 +211,71 @@ impl Host {
         self.follow_put(now, &request, next, actions);
     }
 
-    /// A voter says that something is recorded. The answer to the person follows from the records of this host alone:
-    /// nobody's word makes a put that never was.
-    pub(super) fn on_recorded(&mut self, now: Now, request: &RequestId, actions: &mut Actions) {
-        let is_awaited = self.puts.get(request).is_some_and(|(putting, _)| putting.stage == Stage::AwaitingRecord)
-            || self.changes.get(request).is_some_and(|(changing, _)| changing.is_awaiting_record());
+    /// A voter says that something is recorded.
+    pub(super) fn on_recorded(
+        &mut self,
+        now: Now,
+        from: HostId,
+        request: &RequestId,
+        (head, record): (&Digest, u64),
+        actions: &mut Actions,
+    ) {
         if self.asked.contains_key(request) {
-            self.on_early(now, request, Early::Leaving(self.own.host), actions);
-        } else if is_awaited {
+            return self.on_early(now, request, Early::Leaving(self.own.host), actions);
+        }
+        let found = self.open_heads().find(|(known, of, _)| known == request && of.digest() == head);
+        if let Some(()) = found.map(|(_, _, witnesses)| witnesses.says(from, record, now.monotonic)) {
             self.hand_on_recorded(now, actions);
-            self.pull(now, actions);
+            if self.ground.records.applied() < record && now.monotonic >= self.pull_at {
+                self.pull(now, actions);
+            }
         }
     }
 
-    /// Records were applied: puts and changes that they hold are recorded.
+    /// Heads whose record is waited for.
+    fn open_heads(&mut self) -> impl Iterator<Item = (RequestId, &HeadVerified, &mut Witnesses)> {
+        let puts = self.puts.iter_mut().filter(|(_, (putting, _))| putting.stage == Stage::AwaitingRecord);
+        let puts = puts.map(|(request, (putting, _))| (*request, &putting.head, &mut putting.witnesses));
+        let changes = self.changes.iter_mut().filter(|(_, (changing, _))| changing.is_awaiting_record());
+        puts.chain(changes.map(|(request, (changing, _))| (*request, &changing.head, &mut changing.witnesses)))
+    }
+
+    /// Records were applied, or somebody spoke of them: what they hold is recorded, where a majority of the seats, as a header
+    /// names them, says the same. Whoever served these records may have made them up.
     fn hand_on_recorded(&mut self, now: Now, actions: &mut Actions) {
-        let credentials = self.ground.records.credentials();
-        let made = |(request, (putting, _)): (&RequestId, &(Putting, LocalId))| {
-            Some((*request, credentials.made_by(&putting.head)?))
-        };
-        let puts: Vec<(RequestId, u64)> = self.puts.iter().filter_map(made).collect();
-        let changed = |(request, (changing, _)): (&RequestId, &(Changing, LocalId))| {
-            let record = credentials.made_by(&changing.head)?;
-            changing.is_awaiting_record().then_some((*request, record))
-        };
-        let changes: Vec<(RequestId, u64)> = self.changes.iter().filter_map(changed).collect();
-        for (request, record) in puts {
-            self.end_recorded(&request, record, actions);
+        let seats = self.seating.as_ref().map(|seating| seating.seats.clone()).unwrap_or_default();
+        let open: Vec<(RequestId, Digest)> =
+            self.open_heads().map(|(request, head, _)| (request, *head.digest())).collect();
+        let (own, records) = (self.own.host, self.ground.records.credentials());
+        let made = |(request, head): &(RequestId, Digest)| Some((*request, records.made_of(request, head)?));
+        let made: BTreeMap<RequestId, u64> = open.iter().filter_map(made).collect();
+        let mut recorded = Vec::new();
+        for (request, _, witnesses) in self.open_heads() {
+            if let Some(record) = made.get(&request).copied() {
+                witnesses.says(own, record, now.monotonic);
+                recorded.extend(witnesses.agree_on(record, &seats).then_some((request, record)));
+            }
         }
-        for (request, record) in changes {
+        for (request, record) in recorded {
+            self.end_recorded(&request, record, actions);
             self.on_change_recorded(now, request, record, actions);
+        }
+    }
+
+    /// Asks the seats of which a header speaks, where somebody has said that a head is recorded.
+    pub(super) fn tick_witnesses(&mut self, now: Now, actions: &mut Actions) {
+        let seats = self.seating.as_ref().map(|seating| seating.seats.clone()).unwrap_or_default();
+        let own = self.own.host;
+        let mut questions = Vec::new();
+        for (request, head, witnesses) in self.open_heads() {
+            let head = *head.digest();
+            let silent = witnesses.ask(&seats, now.monotonic).into_iter().filter(|host| *host != own);
+            questions.extend(silent.map(|host| (host, Message::RecordedAsk { request, head })));
+        }
+        for (host, question) in questions {
+            if let Some(member) = self.ground.records.member(&host) {
+                self.send(Lane::Direct, member.record().transport, question, actions);
+            }
         }
     }
 

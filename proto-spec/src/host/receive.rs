@@ -148,8 +148,9 @@ impl Host {
                 self.on_leave_request(now, from, host, (request, signature), actions);
             }
             Message::Rewrapped { number, signature } => self.on_rewrapped(now, host, (number, signature), actions),
-            Message::BoundAsk { request, record } => self.on_bound_ask(now, from, request, record, actions),
-            Message::Bound { request, record } => self.on_bound(host, request, record, actions),
+            Message::BoundAsk { request, head } => self.on_bound_ask(now, from, request, head, actions),
+            Message::Bound { request, head } => self.on_bound(host, request, &head, actions),
+            Message::RecordedAsk { request, head } => self.on_recorded_ask(from, request, head, actions),
             Message::MapRequest { request, id, shown } => {
                 self.on_map_request(now, from, request, &id, &shown, actions);
             }
@@ -194,7 +195,9 @@ impl Host {
             Message::Entrusted { request, package } if self.is_seated(&from) => {
                 self.answered(&request, LocalReply::Package(package), actions);
             }
-            Message::Recorded { request, .. } if self.is_seated(&from) => self.on_recorded(now, &request, actions),
+            Message::Recorded { request, head, record } if self.is_seated(&from) => {
+                self.on_recorded(now, host, &request, (&head, record), actions);
+            }
             Message::MapReply { request, file } if self.is_seated(&from) => {
                 self.on_map_reply(request, file, actions);
             }

@@ -6,7 +6,7 @@ use crate::cms::command::Command;
 use crate::cms::service;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Subject};
-use crate::types::{CredentialId, Now, RequestId, TransportKey};
+use crate::types::{CredentialId, Digest, Now, RequestId, TransportKey};
 use crate::wire::{Message, PutReceipt};
 
 /// A head that somebody wants recorded.
@@ -22,7 +22,7 @@ pub(super) struct Wanted {
 /// A head that holds.
 enum Checked {
     /// It was asked before: the index of its record.
-    Recorded(u64),
+    Recorded(Digest, u64),
     /// To be recorded.
     Fresh(Box<HeadVerified>, Box<Command>),
 }
@@ -74,7 +74,7 @@ impl Host {
         actions: &mut Actions,
     ) {
         match checked {
-            Ok(Checked::Recorded(record)) => self.answer_record(from, request, Ok(record), actions),
+            Ok(Checked::Recorded(head, record)) => self.answer_record(from, request, Ok((head, record)), actions),
             Ok(Checked::Fresh(head, command)) => {
                 if let Err(check) = self.propose(now, &command, Then::Recorded(from, request, head), actions) {
                     self.answer_record(from, request, Err(check), actions);
@@ -89,7 +89,7 @@ impl Host {
         let head = HeadVerified::check(view.suite, view.mesh, &wanted.head)?;
         // Asked again after the answer was lost: the same request has the same record.
         if let Some(record) = view.records.credentials().made_by(&head) {
-            return Ok(Checked::Recorded(record));
+            return Ok(Checked::Recorded(*head.digest(), record));
         }
         let command = match &wanted.receipts {
             Some(receipts) => service::State::check_put(view, &head, receipts)?,
@@ -106,12 +106,22 @@ impl Host {
         &mut self,
         to: TransportKey,
         request: RequestId,
-        outcome: Result<u64, Check>,
+        outcome: Result<(Digest, u64), Check>,
         actions: &mut Actions,
     ) {
         match outcome {
-            Ok(record) => self.send(Lane::Records, to, Message::Recorded { request, record }, actions),
+            Ok((head, record)) => {
+                self.send(Lane::Records, to, Message::Recorded { request, head, record }, actions);
+            }
             Err(check) => self.refuse(Lane::Direct, to, request, check, Subject::Request, actions),
+        }
+    }
+
+    /// As a voter: says what it has recorded. Whoever asks comes again where that is not yet so.
+    pub(super) fn on_recorded_ask(&self, from: TransportKey, request: RequestId, head: Digest, actions: &mut Actions) {
+        let made = self.ground.records.credentials().made_of(&request, &head);
+        if let Some(record) = made.filter(|_| self.seated.is_some() && !self.disk_failed) {
+            self.send(Lane::Records, from, Message::Recorded { request, head, record }, actions);
         }
     }
 }

@@ -79,12 +79,12 @@ impl Host {
     /// A header came, or a seat: what it says of the seats can be shown from here on. The proof of this host's own is
     /// kept, also over a restart, until there is a newer one: a seat has one id, and an old header proves it as well.
     pub(super) fn keep_seating(&mut self, actions: &mut Actions) {
-        let (Some((header, _)), Some(seated)) = (&self.header, &self.seated) else { return };
+        let Some((header, _)) = &self.header else { return };
         let (header, records) = (header.signed(), &self.ground.records);
         let Some((mesh, committee)) = records.mesh().zip(records.committee()) else { return };
         let Some(seating) = Seating::under(header, committee) else { return };
         self.seating = Some(seating);
-        let Some(membership) = &self.membership else { return };
+        let (Some(membership), Some(seated)) = (&self.membership, &self.seated) else { return };
         let id = seated.election.id();
         if membership.seat.as_ref().is_some_and(|proof| proof.is_of(id)) {
             return;

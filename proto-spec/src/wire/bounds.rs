@@ -1,18 +1,31 @@
 //! Lists inside messages, held against their bounds before anything looks at them.
 
-use super::message::{EnrolHello, Entrusting, Message};
+use super::message::{EnrolHello, Entrusting, Message, Package};
 use crate::cms::committee::FOUNDERS;
 use crate::error::DecodeError;
 use crate::founding::Founder;
 use crate::limits::{
-    ADDRESS_MAX, COMMITTEE_MAX, EKS_MAX, ENTRY_MAX, MEMBERS_MAX, PAGE_ENTRIES_MAX, PIECES_MAX, SEALED_SHARE_MAX,
-    SHARD_MAP_MAX, SHARES_MAX, STATE_PAGE_ROWS_MAX,
+    ADDRESS_MAX, COMMITTEE_MAX, EKS_MAX, ENTRY_MAX, HEAD_MAX, MEMBERS_MAX, PAGE_ENTRIES_MAX, PIECE_BYTES,
+    PIECE_TAG_BYTES, PIECES_MAX, SEALED_SHARE_MAX, SHARD_MAP_MAX, SHARES_MAX, STATE_PAGE_ROWS_MAX,
 };
 use crate::tree::PATH_MAX;
 
 impl EnrolHello {
     fn within_bounds(&self) -> bool {
         self.keys.within_bounds() && self.address.0.len() <= ADDRESS_MAX
+    }
+}
+
+impl Package {
+    /// Whether every list is within its bound.
+    pub fn within_bounds(&self) -> bool {
+        let piece_max = PIECE_BYTES + PIECE_TAG_BYTES;
+        self.head.len() <= HEAD_MAX
+            && self.sealed.len() <= SHARES_MAX
+            && self.sealed.iter().all(|sealed| sealed.len() <= SEALED_SHARE_MAX)
+            && self.commitments.len() <= SHARES_MAX
+            && self.pieces.len() <= PIECES_MAX
+            && self.pieces.iter().all(|piece| piece.len() <= piece_max)
     }
 }
 

@@ -61,6 +61,7 @@ impl Message {
             Self::ShareStored { .. } => "share-stored",
             Self::PutRecord { .. } => "put-record",
             Self::Recorded { .. } => "recorded",
+            Self::RecordedAsk { .. } => "recorded-ask",
             Self::MapRequest { .. } => "map-request",
             Self::MapReply { .. } => "map-reply",
             Self::OwnerMapRequest { .. } => "owner-map-request",

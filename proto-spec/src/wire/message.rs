@@ -20,7 +20,6 @@ use crate::founding::{Founder, Vote};
 use crate::genesis::SignedGenesis;
 use crate::gossip::News;
 use crate::header::SignedHeader;
-use crate::limits::{HEAD_MAX, PIECE_BYTES, PIECE_TAG_BYTES, PIECES_MAX, SEALED_SHARE_MAX, SHARES_MAX};
 use crate::membership::{Admission, MemberRecord};
 use crate::signing::Topic;
 use crate::ticket::{Contact, Pins, SignedTicket};
@@ -420,10 +419,12 @@ pub enum Message {
         /// The receipts.
         receipts: Vec<PutReceipt>,
     },
-    /// Coordinator → host.
+    /// Voter → host: it has applied the record.
     Recorded {
         /// The request.
         request: RequestId,
+        /// Digest of the head; zeros where it is of none.
+        head: Digest,
         /// Index of the record.
         record: u64,
     },
@@ -507,19 +508,19 @@ pub enum Message {
         /// The head.
         head: SignedHead,
     },
-    /// Host → holder: say when the records up to this index bind you, also after a crash.
+    /// Host → holder: say when the record of this head binds you, also after a crash.
     BoundAsk {
         /// The request.
         request: RequestId,
-        /// Index of the record.
-        record: u64,
+        /// Digest of the head.
+        head: Digest,
     },
-    /// Holder → host: they do.
+    /// Holder → host: it does.
     Bound {
         /// The request.
         request: RequestId,
-        /// Index of the record.
-        record: u64,
+        /// Digest of the head.
+        head: Digest,
     },
     /// Host → leader: the newest head of this credential.
     HeadRequest {
@@ -579,17 +580,11 @@ pub enum Message {
     SeatPull,
     /// The answer.
     SeatProof(Box<SeatProof>),
-}
-
-impl Package {
-    /// Whether every list is within its bound.
-    pub fn within_bounds(&self) -> bool {
-        let piece_max = PIECE_BYTES + PIECE_TAG_BYTES;
-        self.head.len() <= HEAD_MAX
-            && self.sealed.len() <= SHARES_MAX
-            && self.sealed.iter().all(|sealed| sealed.len() <= SEALED_SHARE_MAX)
-            && self.commitments.len() <= SHARES_MAX
-            && self.pieces.len() <= PIECES_MAX
-            && self.pieces.iter().all(|piece| piece.len() <= piece_max)
-    }
+    /// Host → voter: say when this head is recorded, as far as you know.
+    RecordedAsk {
+        /// The request.
+        request: RequestId,
+        /// Digest of the head.
+        head: Digest,
+    },
 }
