@@ -124,6 +124,10 @@ pub struct State {
     unrecorded: BTreeSet<ShareKey>,
     /// Whether the disk has no room for more than is there.
     is_full: bool,
+    /// Credentials of which records speak that no header has confirmed.
+    changed: BTreeSet<CredentialId>,
+    /// Shares that such records made recorded ones: they count no more against what may wait.
+    freed: BTreeSet<ShareKey>,
 }
 
 impl State {
@@ -148,17 +152,47 @@ impl State {
         if !is_recorded(records, &key) {
             self.unrecorded.insert(key);
         }
+        // What recorded heads had made superfluous before a crash is looked for once.
+        self.changed.insert(key.0);
         self.held.insert(key, Held { bytes: occupied(&head), stored, head, is_lost: false });
         Ok(())
     }
 
-    /// After a restart: what recorded heads had made superfluous before it, and a crash left behind.
-    pub fn leftovers(&mut self, view: View<'_>) -> Vec<(ShareKey, u16)> {
-        let ids: BTreeSet<CredentialId> = self.held.keys().map(|(id, _)| *id).collect();
-        let recorded: Vec<&Credential> = ids.iter().filter_map(|id| view.records.credential(id)).collect();
-        let mut gone: Vec<(ShareKey, u16)> = recorded.into_iter().flat_map(|one| self.superseded(one)).collect();
-        gone.extend(self.expired(view.records.round()));
+    /// A head is recorded. What that makes superfluous stays until a header confirms it.
+    pub fn head_recorded(&mut self, credential: &Credential) {
+        let key = (credential.head.head().id(), credential.dealt);
+        if self.unrecorded.remove(&key) {
+            self.freed.insert(key);
+        }
+        if self.of_credential(&key.0).next().is_some() {
+            self.changed.insert(key.0);
+        }
+    }
+
+    /// A header of a round confirms the records up to an index: what they make superfluous is to go.
+    pub fn confirmed(&mut self, records: &Records, up_to: u64, round: Round) -> Vec<(ShareKey, u16)> {
+        let mut gone = Vec::new();
+        for id in std::mem::take(&mut self.changed) {
+            match records.credential(&id) {
+                Some(credential) if credential.record > up_to => drop(self.changed.insert(id)),
+                Some(credential) => gone.extend(self.superseded(credential)),
+                None => {}
+            }
+        }
+        self.freed.clear();
+        gone.extend(self.expired(round));
         gone
+    }
+
+    /// The records were not those that the mesh key signed: what they said of shares is forgotten.
+    pub fn denied(&mut self) {
+        self.unrecorded.append(&mut self.freed);
+        self.changed.clear();
+    }
+
+    /// Other records took the place of those that were here: all that is held is looked at again.
+    pub fn replaced(&mut self) {
+        self.changed = self.held.keys().map(|(id, _)| *id).collect();
     }
 
     /// Checks an offered share and makes it ready to rest.
@@ -281,7 +315,7 @@ impl State {
 
     /// What a recorded head makes superfluous: older shares of its credential, rivals that lost, and all of them once
     /// it is removed.
-    pub fn superseded(&mut self, recorded: &Credential) -> Vec<(ShareKey, u16)> {
+    fn superseded(&mut self, recorded: &Credential) -> Vec<(ShareKey, u16)> {
         let head = recorded.head.head();
         let id = head.id();
         self.unrecorded.remove(&(id, recorded.dealt));
@@ -294,7 +328,7 @@ impl State {
     }
 
     /// Shares whose put can be recorded no more once a header of this round is closed.
-    pub fn expired(&mut self, header: Round) -> Vec<(ShareKey, u16)> {
+    fn expired(&mut self, header: Round) -> Vec<(ShareKey, u16)> {
         let is_late = |key: &&ShareKey| self.held.get(key).is_none_or(|held| has_expired(held.stored.round, header));
         let gone: Vec<ShareKey> = self.unrecorded.iter().filter(is_late).copied().collect();
         self.drop_all(gone)

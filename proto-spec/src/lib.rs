@@ -7,6 +7,7 @@
 pub mod attest;
 pub mod attester;
 pub mod beacon;
+pub mod budget;
 pub mod changing;
 pub mod client;
 pub mod cms;

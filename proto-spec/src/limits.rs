@@ -63,10 +63,11 @@ pub const TICKET_MAX: usize = 8 * 1024;
 pub const SHARD_MAP_MAX: usize = 32 * 1024;
 /// A host's address (host:port).
 pub const ADDRESS_MAX: usize = 280;
-/// Admissions that do not hold, of which a leader checks so many
-pub const ADMISSIONS_FAILED_MAX: usize = 8;
+/// What strangers say that the mesh key signed, be it an admission or the end of a seat: where it does not hold, a host checks
+/// so many
+pub const CHECKS_FAILED_MAX: usize = 8;
 /// in this time: each costs a pairing or two, and strangers send them. Joiners ask again by themselves.
-pub const ADMISSIONS_FAILED_MS: u64 = 1000;
+pub const CHECKS_FAILED_MS: u64 = 1000;
 /// Enrolments that wait for their challenge's answer: joiners are few, and each costs RSA arithmetic.
 pub const ENROLMENTS_OPEN_MAX: usize = 32;
 /// How long a challenge may stay open: a slow chip takes seconds, not minutes.

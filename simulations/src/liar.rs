@@ -28,6 +28,8 @@ pub enum Lie {
     TwoDeals,
     /// Deals honestly, and never says that it holds what is dealt to it.
     Mute,
+    /// Deals honestly, and says that it holds the first dealer's deal, and no other.
+    HoldsOne,
     /// Deals honestly, and serves a state in which one row is another.
     WrongRow,
     /// Deals honestly, and leaves out of the records that it serves what they say of credentials.
@@ -66,6 +68,7 @@ impl Liar {
             Message::FoundingDeal { attempt, deal } if self.founds => (attempt.0.to_vec(), deal),
             Message::FoundingVote { .. } if self.founds && self.lie == Lie::NoVote => return Vec::new(),
             Message::KeyHeld { .. } if self.lie == Lie::Mute => return Vec::new(),
+            Message::KeyHeld { dealer, .. } if self.lie == Lie::HoldsOne && dealer.0 != 1 => return Vec::new(),
             Message::StatePage { record, number, rows } if self.lie == Lie::WrongRow => {
                 let mut rows = rows.clone();
                 rows.iter_mut().filter_map(|row| row.last_mut()).for_each(|byte| *byte ^= 1);
@@ -83,7 +86,7 @@ impl Liar {
         let mut lie = deal.clone();
         match self.lie {
             Lie::Silent => return Vec::new(),
-            Lie::NoVote | Lie::Mute | Lie::WrongRow | Lie::NoHeads => return vec![message.clone()],
+            Lie::NoVote | Lie::Mute | Lie::HoldsOne | Lie::WrongRow | Lie::NoHeads => return vec![message.clone()],
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
             Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
                 let known = self.instead.get(&dealing).cloned();

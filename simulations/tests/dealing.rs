@@ -55,12 +55,12 @@ fn a_lying_dealer_is_named_by_every_honest_receiver_and_the_rest_finish() {
 }
 
 #[test]
-fn a_receiver_that_never_says_what_it_holds_is_left_out_of_the_next_dealing() {
-    for seed in 1..=3 {
-        let mut run = deal_with(Lie::Mute, seed, 0);
+fn a_receiver_that_does_not_say_what_it_holds_is_left_out_of_the_next_dealing() {
+    for (lie, seed) in [Lie::Mute, Lie::HoldsOne].into_iter().flat_map(|lie| (1..=3).map(move |seed| (lie, seed))) {
+        let mut run = deal_with(lie, seed, 0);
         let liar = run.world.liar.as_ref().expect("a liar").machine;
-        assert!(run.world.checkers.findings().is_empty(), "{seed}: {:?}", run.world.checkers.findings());
-        assert!(key_epoch(&mut run, (liar + 1) % 3) >= 2, "{seed}: the key moved");
+        assert!(run.world.checkers.findings().is_empty(), "{lie:?} {seed}: {:?}", run.world.checkers.findings());
+        assert!(key_epoch(&mut run, (liar + 1) % 3) >= 2, "{lie:?} {seed}: the key moved");
     }
 }
 

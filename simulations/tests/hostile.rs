@@ -9,7 +9,7 @@ use spec::credential::head::SignedHead;
 use spec::error::{Check, Failure, Misbehaved};
 use spec::gossip::{News, Verdict};
 use spec::host::{LocalCommand, LocalReply};
-use spec::limits::{ADMISSIONS_FAILED_MAX, ADMISSIONS_FAILED_MS, DISK_FREE_MIN, MESSAGE_MAX};
+use spec::limits::{CHECKS_FAILED_MAX, CHECKS_FAILED_MS, DISK_FREE_MIN, MESSAGE_MAX};
 use spec::membership::Role;
 use spec::suite::Fake;
 use spec::ticket::{self, SignedTicket, Ticket};
@@ -200,11 +200,7 @@ fn p8_numbers_at_their_ends_panic_nobody() {
     };
     let request = RequestId([2; 16]);
     run.world.inject(0, member, Message::ShareStored { request, receipt });
-    run.world.inject(
-        0,
-        member,
-        Message::PayloadRequest { request, id: CredentialId::ZERO, head: Digest([0xff; 32]) },
-    );
+    run.world.inject(0, member, Message::PayloadRequest { request, id: CredentialId::ZERO, head: Digest([0xff; 32]) });
     run.settle(10_000);
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
 }
@@ -521,7 +517,7 @@ fn a_stranger_has_a_leader_check_a_few_forged_admissions_a_second() {
     (record.vote, record.ak) = (spec::types::BlsPublic([9; 96]), vec![9; 10]);
     let flood = |run: &mut Run| {
         run.world.overheard = Some(Vec::new());
-        for _ in 0..3 * ADMISSIONS_FAILED_MAX {
+        for _ in 0..3 * CHECKS_FAILED_MAX {
             let parts = (1..=3).map(|index| (ShareIndex(index), spec::types::BlsSignature([index; 48]))).collect();
             let message = Message::EnrolAdmit { request: RequestId([1; 16]), record: Box::new(record.clone()), parts };
             run.world.inject(leads, key, message);
@@ -537,8 +533,8 @@ fn a_stranger_has_a_leader_check_a_few_forged_admissions_a_second() {
             });
         heard.filter(|check| *check == Check::Record).count()
     };
-    assert_eq!(flood(&mut run), ADMISSIONS_FAILED_MAX);
+    assert_eq!(flood(&mut run), CHECKS_FAILED_MAX);
     assert_eq!(flood(&mut run), 0, "in the same second");
-    run.settle(ADMISSIONS_FAILED_MS);
-    assert_eq!(flood(&mut run), ADMISSIONS_FAILED_MAX);
+    run.settle(CHECKS_FAILED_MS);
+    assert_eq!(flood(&mut run), CHECKS_FAILED_MAX);
 }

@@ -12,11 +12,12 @@ use crate::attest::evidence::{Appraised, SignedEvidence};
 use crate::attest::quote::Quote;
 use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
+use crate::budget::Budget;
 use crate::credential::head::{HeadVerified, credential_id};
 use crate::credential::shard_map::{MapHolder, ShardMap};
 use crate::credential::split::PutOrder;
 use crate::error::Check;
-use crate::limits::{ADMISSIONS_FAILED_MAX, ADMISSIONS_FAILED_MS, ENROLMENT_MS, ENROLMENTS_OPEN_MAX};
+use crate::limits::{ENROLMENT_MS, ENROLMENTS_OPEN_MAX};
 use crate::membership::{Member, MemberRecord, Role};
 use crate::suite::Generator;
 use crate::ticket::TicketVerified;
@@ -58,8 +59,8 @@ pub struct State {
     seen: BTreeMap<HostId, Sighting>,
     /// Seats from which the leader hears nothing now: no new share goes there.
     pub(crate) silent: BTreeSet<HostId>,
-    /// Admissions that did not hold since a moment.
-    failed: (Option<Time>, usize),
+    /// For admissions that strangers send.
+    pub(crate) admissions: Budget,
 }
 
 /// Answer to a joiner's first message.
@@ -102,19 +103,6 @@ fn check_enrolment(view: View<'_>, record: &MemberRecord, names_machine: bool) -
 }
 
 impl State {
-    /// Whether there is time to check what a stranger says that the committee signed.
-    pub fn may_check_admission(&mut self, now: Time) -> bool {
-        if self.failed.0.is_none_or(|since| now >= since.plus(ADMISSIONS_FAILED_MS)) {
-            self.failed = (Some(now), 0);
-        }
-        self.failed.1 < ADMISSIONS_FAILED_MAX
-    }
-
-    /// It had not.
-    pub fn admission_failed(&mut self) {
-        self.failed.1 += 1;
-    }
-
     /// Checks a joiner and challenges its TPM.
     ///
     /// # Errors

@@ -81,8 +81,8 @@ impl Host {
     ) {
         if self.ground.records.credentials().made_of(&request, &head).is_some() && !self.disk_failed {
             self.send(Lane::Records, from, Message::Bound { request, head }, actions);
-        } else if now.monotonic >= self.pull_at {
-            self.pull(now, actions); // it is asked again
+        } else {
+            self.look_for_more(now, actions); // it is asked again
         }
     }
 

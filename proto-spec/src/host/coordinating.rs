@@ -141,7 +141,9 @@ impl Host {
         let roll = records.roll();
         if roll.get(&record.host).is_some() { roll.check_return(record) } else { roll.check_newcomer(record) }?;
         // A stranger sends this: no more is checked than makes one signature, and of those that make none a few a second.
-        if !self.coordinator.may_check_admission(now.monotonic) {
+        // Whom this host challenged itself need not wait for others that flood it.
+        let is_known = self.tickets.get(&record.ticket) == Some(&record.digest(mesh));
+        if !is_known && !self.coordinator.admissions.allows(now.monotonic) {
             return Err(Check::NotReady);
         }
         let (t, holders) = (usize::from(committee.key.t), committee.key.holders.len());
@@ -150,7 +152,7 @@ impl Host {
         let what = Signable::Admission(record);
         let signature = combine_unnamed(self.ground.suite.as_ref(), mesh, &committee.key, what, &parts);
         let Some(signature) = signature else {
-            self.coordinator.admission_failed();
+            self.coordinator.admissions.failed();
             return Err(Check::Record);
         };
         Ok(Command::Admit(Box::new(Admission { record: record.clone(), signature })))

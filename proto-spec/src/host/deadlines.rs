@@ -15,7 +15,7 @@ impl Host {
             times.push(self.pull_at);
         }
         times.extend(self.seated.as_ref().filter(|_| !self.disk_failed).map(|seated| seated.tick_at()));
-        times.extend(self.beacon_at());
+        times.extend(self.beacon_at(now));
         times.extend(self.attester.retry_at().filter(|_| self.outgrown.is_none()));
         times.extend(self.unlocking.again_at);
         times.extend(self.rewrapping_at());

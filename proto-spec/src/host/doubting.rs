@@ -42,9 +42,10 @@ impl Host {
         let round = header.header().round;
         match compare(&self.ground.records, header.header()) {
             Said::Same if self.confirmed.is_none_or(|(confirmed, _)| confirmed != round) => {
-                self.confirmed = Some((round, header.header().record));
+                let (record, committee) = (header.header().record, header.header().committee);
+                self.confirmed = Some((round, record));
                 self.served_by.clear();
-                self.erase_leftovers(now, actions);
+                self.erase_confirmed(record, round, &committee, actions);
                 self.take_new_seat(now, actions);
             }
             Said::Other => {
@@ -65,7 +66,8 @@ impl Host {
         (self.kept, self.saving, self.fetching) = (None, None, None);
         self.ground.records = Records::default();
         (self.share, self.loaded, self.confirmed) = (None, 0, None);
-        self.distrusted = std::mem::take(&mut self.served_by);
+        self.distrusted.append(&mut self.served_by);
+        self.holder.denied();
         (self.leader, self.pulled, self.promised) = (None, None, 0);
         self.pull(now, actions);
     }

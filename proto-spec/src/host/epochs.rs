@@ -11,7 +11,7 @@ use crate::header::{Header, HeaderVerified, SignedHeader};
 use crate::limits::{BEACONS_KEPT, PART_RETRY_MS};
 use crate::membership::{Member, MemberRecord};
 use crate::signing::{Signable, Topic, combine};
-use crate::types::{BlsSignature, HostId, Now, Round, ShareIndex, TransportKey};
+use crate::types::{BlsSignature, HostId, Now, Round, ShareIndex, Time, TransportKey};
 use crate::view::View;
 use crate::whereabouts::Whereabouts;
 use crate::wire::{self, Message, Presence, Standing};
@@ -46,11 +46,15 @@ impl Host {
     }
 
     /// When `tick_beacon` has something to do.
-    pub(super) fn beacon_at(&self) -> Option<crate::types::Time> {
+    pub(super) fn beacon_at(&self, now: Now) -> Option<Time> {
         let calendar = self.ground.calendar.as_ref()?;
         let (round, again_at) = self.signed?;
-        let open = self.share.is_some() && self.ground.epochs.newest().is_none_or(|newest| newest < round);
-        open.then(|| again_at.min(crate::types::Time(again_at.0.saturating_add(calendar.epoch_ms()))))
+        // The clock may have been set back: then it is another round's turn.
+        let is_open = self.share.is_some()
+            && !self.disk_failed
+            && calendar.round_at(now.wall_ms) == round
+            && self.ground.epochs.newest().is_none_or(|newest| newest < round);
+        is_open.then_some(again_at)
     }
 
     /// Signs this host's part and sends it to all holders, itself included.
@@ -299,9 +303,15 @@ impl Host {
     /// runs out.
     pub(super) fn catch_up(&mut self, now: Now, records: u64, actions: &mut Actions) {
         self.promised = self.promised.max(records);
+        if records > self.ground.records.applied() {
+            self.look_for_more(now, actions);
+        }
+    }
+
+    /// Asks for records, unless they are on their way.
+    pub(super) fn look_for_more(&mut self, now: Now, actions: &mut Actions) {
         let applied = self.ground.records.applied();
-        let on_its_way = self.pulled.is_some_and(|(after, until, _)| after == applied && now.monotonic < until);
-        if records > applied && !on_its_way {
+        if !self.pulled.is_some_and(|(after, until, _)| after == applied && now.monotonic < until) {
             self.pull(now, actions);
         }
     }

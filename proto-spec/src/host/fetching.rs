@@ -238,7 +238,9 @@ impl Host {
         }
         self.number_advanced(&self.own.host.clone());
         self.committee_changed(now, actions);
-        self.erase_leftovers(now, actions);
+        // What it makes superfluous goes once this host has followed the log from there to a header: shares of now may be
+        // newer than this state.
+        self.holder.replaced();
         self.take_new_seat(now, actions);
         self.hand_on_early(now, actions);
         self.pull(now, actions);

@@ -12,7 +12,7 @@ use crate::error::{Check, Misbehaved};
 use crate::founding::{self, RestingShare};
 use crate::holder::ShareKey;
 use crate::limits::{CONTACTS_MAX, ENTRY_MAX, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use crate::types::{GroupId, Now, Time, TransportKey};
+use crate::types::{Digest, GroupId, Now, Round, Time, TransportKey};
 use crate::whereabouts::Whereabouts;
 use crate::wire::{self, Message};
 
@@ -165,16 +165,12 @@ impl Host {
             Effect::CommitteeChanged => self.committee_changed(now, actions),
             Effect::HeadRecorded(id) => {
                 actions.push(Action::Report(Report::Recorded(*id)));
-                if self.seated.is_some() {
-                    self.erase_superseded(id, actions);
+                if let Some(credential) = self.ground.records.credential(id) {
+                    self.holder.head_recorded(credential);
                 }
             }
             Effect::HeaderClosed(header) => {
                 self.own.periods.fade(header.round);
-                if self.seated.is_some() {
-                    let gone = self.holder.expired(header.round);
-                    Self::erase(gone, actions);
-                }
                 self.header_closed(now, header, actions);
             }
         }
@@ -212,7 +208,6 @@ impl Host {
             self.load_share();
             actions.push(Action::Report(Report::KeyDealt(dealt)));
         }
-        self.erase_old_shares(actions);
         self.follow_seats(now, actions);
     }
 
@@ -226,20 +221,14 @@ impl Host {
         self.keep_seating(actions);
     }
 
-    /// A recorded head makes older shares and rivals that lost superfluous: they go once the record is on disk.
-    fn erase_superseded(&mut self, id: &crate::types::CredentialId, actions: &mut Actions) {
-        let Some(credential) = self.ground.records.credential(id) else { return };
-        let gone = self.holder.superseded(credential);
+    /// The mesh key confirms the records up to an index: what they make superfluous is erased. Before, a single seat could
+    /// have made them up, and what is erased does not come back.
+    pub(super) fn erase_confirmed(&mut self, up_to: u64, round: Round, committee: &Digest, actions: &mut Actions) {
+        let gone = self.holder.confirmed(&self.ground.records, up_to, round);
         Self::erase(gone, actions);
-    }
-
-    /// After a restart: what a crash kept from being erased.
-    pub(super) fn erase_leftovers(&mut self, now: Now, actions: &mut Actions) {
-        if let Some(view) = self.ground.view(now, self.header.as_ref()) {
-            let gone = self.holder.leftovers(view);
-            Self::erase(gone, actions);
+        if self.ground.records.committee().is_some_and(|own| own.digest() == *committee) {
+            self.erase_old_shares(actions);
         }
-        self.erase_old_shares(actions);
     }
 
     fn erase(gone: Vec<(ShareKey, u16)>, actions: &mut Actions) {
@@ -296,11 +285,11 @@ impl Host {
 
     /// Asks for the records that are not here yet.
     pub(super) fn pull(&mut self, now: Now, actions: &mut Actions) {
+        let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);
+        self.pull_at = Time(now.monotonic.0.saturating_add(again_ms));
         if self.seated.is_some() || self.outgrown.is_some() || self.state_is_coming(now) {
             return;
         }
-        let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);
-        self.pull_at = Time(now.monotonic.0.saturating_add(again_ms));
         let after = self.ground.records.applied();
         // Asked again for the same: the one that was asked before may be gone.
         let in_vain = self.pulled.filter(|(before, ..)| *before == after).map(|(.., asked)| asked);

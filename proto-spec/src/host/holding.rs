@@ -42,7 +42,7 @@ impl Host {
             }
             Err(check) => {
                 if check == Check::Group {
-                    self.pull(now, actions); // the group may stand in a record that is not here yet
+                    self.look_for_more(now, actions); // the group may stand in a record that is not here yet
                 }
                 let subject = Subject::Host(self.own.host);
                 self.refuse(Lane::Direct, from, request, check, subject, actions);
@@ -68,7 +68,7 @@ impl Host {
             }
             Err(check) => {
                 if matches!(check, Check::Unknown | Check::Behind) {
-                    self.pull(now, actions);
+                    self.look_for_more(now, actions);
                 }
                 self.refuse(Lane::Direct, from, request, check, subject, actions);
             }

@@ -311,8 +311,6 @@ pub struct Host {
     outgrown: Option<u16>,
     /// Whether the driver is to be told with whom news is exchanged.
     circle_changed: bool,
-    /// Whether what a crash left behind was erased since the start.
-    cleaned: bool,
 }
 
 impl Host {
@@ -387,7 +385,6 @@ impl Host {
             ending: None,
             outgrown: None,
             circle_changed: true,
-            cleaned: false,
         }
     }
 
@@ -418,12 +415,6 @@ impl Host {
 
     /// Everything whose time has come.
     fn on_time(&mut self, now: Now, actions: &mut Actions) {
-        if !std::mem::replace(&mut self.cleaned, true) {
-            // A follower waits for a header that confirms its records.
-            if self.seated.is_some() {
-                self.erase_leftovers(now, actions);
-            }
-        }
         self.tick_election(now, actions);
         self.tick_beacon(now, actions);
         self.tick_redealing(now, actions);

@@ -40,7 +40,7 @@ impl Early {
         match self {
             Self::Bundle(bundle) => records.group(&bundle.group).is_some(),
             Self::Head(_, record) => records.applied() >= *record,
-            Self::Leaving(host) => records.roll().is_leaving(host),
+            Self::Leaving(host) => records.roll().is_leaving(host) || records.roll().departed(host).is_some(),
         }
     }
 
@@ -88,7 +88,7 @@ impl Host {
             self.answered(request, early.reply(), actions);
         } else if let Some(asked) = self.asked.get_mut(request) {
             asked.early = Some(early);
-            self.pull(now, actions);
+            self.look_for_more(now, actions);
         }
     }
 
@@ -226,8 +226,8 @@ impl Host {
         let found = self.open_heads().find(|(known, of, _)| known == request && of.digest() == head);
         if let Some(()) = found.map(|(_, _, witnesses)| witnesses.says(from, record, now.monotonic)) {
             self.hand_on_recorded(now, actions);
-            if self.ground.records.applied() < record && now.monotonic >= self.pull_at {
-                self.pull(now, actions);
+            if self.ground.records.applied() < record {
+                self.look_for_more(now, actions);
             }
         }
     }

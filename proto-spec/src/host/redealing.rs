@@ -38,11 +38,12 @@ pub(super) struct Redealing {
 }
 
 impl Redealing {
-    /// Receivers that hold nothing of what most others hold: of a dealing that was given up, those who held it up.
-    pub(super) fn mute(&self) -> Vec<HostId> {
+    /// Receivers that hold fewer deals than are needed, where others hold enough: of a dealing that was given up, those who
+    /// held it up. A host to which liars dealt badly holds those of the honest, and they are enough.
+    pub(super) fn mute(&self, needed: usize) -> Vec<HostId> {
         let held_by = |host: &&HostId| self.held.values().filter(|held| held.contains_key(host)).count();
-        let most = self.receivers.iter().map(|host| held_by(&host)).max().unwrap_or(0);
-        self.receivers.iter().filter(|host| most > 0 && held_by(host) == 0).copied().collect()
+        let some_can = self.receivers.iter().any(|host| held_by(&host) >= needed);
+        self.receivers.iter().filter(|host| some_can && held_by(host) < needed).copied().collect()
     }
 }
 

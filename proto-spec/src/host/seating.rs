@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{Action, Actions, Host, Lane, Membership};
+use crate::budget::Budget;
 use crate::cms::election::Ballot;
 use crate::cms::seating::{SeatProof, SeatProven, Seating};
 use crate::limits::{COMMITTEE_MAX, SEAT_ASK_MS, SEATS_ASKED_MAX};
@@ -17,6 +18,8 @@ pub(super) struct Newcomers {
     proven: Vec<SeatProven>,
     /// Who was asked for a proof, when, and whether it is awaited still.
     asked: BTreeMap<TransportKey, (Time, bool)>,
+    /// For what others say of this voter's seat.
+    budget: Budget,
 }
 
 impl Newcomers {
@@ -139,8 +142,17 @@ impl Host {
         let (records, suite) = (&self.ground.records, self.ground.suite.as_ref());
         let Some(id) = self.seated.as_ref().map(|seated| seated.election.id()) else { return };
         let Some((mesh, key)) = records.mesh().zip(records.mesh_key()) else { return };
-        if seating.proves_gone(suite, mesh, &key, id, records.applied()) {
+        let applied = records.applied();
+        // Anybody may send this, and may be somebody of whom this voter has not heard: of what does not hold a few a second
+        // are checked.
+        let may_check = self.seated.as_mut().is_some_and(|seated| seated.newcomers.budget.allows(now.monotonic));
+        if !may_check {
+            return;
+        }
+        if seating.proves_gone(suite, mesh, &key, id, applied) {
             self.give_up_seat(now, actions);
+        } else if let Some(seated) = &mut self.seated {
+            seated.newcomers.budget.failed();
         }
     }
 }

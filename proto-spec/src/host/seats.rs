@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::committee::{RaftRow, Then};
-use super::redealing::Redealing;
 use super::{Action, Actions, Host, Lane};
 use crate::cms::command::Command;
 use crate::cms::committee::{Committee, FOUNDERS, Seat, Step, next_seat, wanted};
@@ -48,7 +47,8 @@ impl Host {
         self.raise_version(now, actions);
         if let Some(step) = self.next_step(now) {
             if matches!(step, Step::Abort { .. }) {
-                let mute = self.redealing.as_ref().map(Redealing::mute).unwrap_or_default();
+                let needed = usize::from(self.ground.records.committee().map_or(0, |committee| committee.key.t));
+                let mute = self.redealing.as_ref().map(|redealing| redealing.mute(needed)).unwrap_or_default();
                 self.watch.mute.extend(mute);
             }
             // Another step may be on its way: the records take one of them.
