@@ -3,15 +3,17 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use serde::{Deserialize, Serialize};
+use spec::cms::command::Command;
+use spec::cms::committee::Step;
 use spec::cms::election::{Ballot, BallotKind, LogEntry};
-use spec::cms::records::Records;
+use spec::cms::records::{Effect, Records};
 use spec::cms::seating::SeatProof;
-use spec::error::Misbehaved;
+use spec::error::{Check, Misbehaved};
 use spec::host::{LocalCommand, LocalReply};
 use spec::limits::{MESSAGE_MAX, SEAT_ASK_MS};
-use spec::membership::Member;
+use spec::membership::{Member, MemberRecord};
 use spec::suite::{Fake, Suite as _};
-use spec::types::{BlsSignature, MeshId, Round, SecretBytes, TransportKey};
+use spec::types::{BlsSignature, HostId, MeshId, Round, SecretBytes, TransportKey};
 use spec::whereabouts::Whereabouts;
 use spec::wire::{self, Address, Message, Presence, Standing};
 use vouchsafe_sim::liar::{Liar, Lie};
@@ -309,6 +311,46 @@ fn a_member_without_a_seat_tells_nobody_unasked_where_others_are() {
     }
     assert_eq!((0..5).filter(|machine| leads(&mut run, *machine)).count(), 1, "they find each other");
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+}
+
+#[test]
+fn a_leader_cannot_deal_the_mesh_key_to_one_domain_while_others_have_hosts() {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, 11, 59);
+    assert!(run.enrol_all(&scenario));
+    run.settle(20 * EPOCH_MS);
+    let mut known = records(&run, 0).clone();
+    let take = |known: &mut Records, step: Step| {
+        let command = Command::Committee(step);
+        let (index, term, change) = (known.applied() + 1, known.term(), command.change());
+        known.apply(&Fake, &LogEntry { index, term, change, command: wire::encode(&command) })
+    };
+    let domain = |record: &MemberRecord| record.domain.clone();
+    let hosts = |of: &str| -> Vec<HostId> {
+        known.roll().staying_hosts().filter(|one| one.domain == of).map(|one| one.host).collect()
+    };
+    let large = known.roll().staying_hosts().map(domain).find(|domain| hosts(domain).len() == 3);
+    let own = hosts(&large.expect("a domain of three hosts"));
+    // Seats are given by one leader's choice.
+    for host in &own {
+        if known.committee().expect("a committee").seat_of(host).is_none() {
+            let id = known.committee().expect("a committee").next_id;
+            assert_eq!(take(&mut known, Step::Seat { host: *host, id }), Ok(Effect::CommitteeChanged));
+            assert_eq!(take(&mut known, Step::Promote { id }), Ok(Effect::CommitteeChanged));
+        }
+    }
+    let voters = known.committee().expect("a committee").voters();
+    assert_eq!(voters.len(), 7);
+    let other = *voters.iter().find(|voter| !own.contains(voter)).expect("another");
+    let mut receivers = [own.as_slice(), &[other]].concat();
+    receivers.sort_unstable();
+    let dealing = |known: &Records, receivers| known.committee().expect("a committee").next_dealing(receivers);
+    // Of four shares three sign.
+    let to_own = dealing(&known, receivers);
+    assert_eq!(to_own.t, 3);
+    assert_eq!(take(&mut known, Step::Redeal(to_own)), Err(Check::Record));
+    let to_all = dealing(&known, voters);
+    assert_eq!(take(&mut known, Step::Redeal(to_all)), Ok(Effect::CommitteeChanged), "three are not four of seven");
 }
 
 #[test]

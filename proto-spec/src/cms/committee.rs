@@ -376,6 +376,18 @@ pub fn seats_are_spread<'a>(t: u8, tolerate: u8, domains: impl Iterator<Item = &
     crowded_domains(t, tolerate, domains).is_empty()
 }
 
+/// Whether so many seats could be spread over these hosts.
+pub fn can_be_spread(size: usize, tolerate: u8, standing: &[&MemberRecord]) -> bool {
+    let mut seated: Vec<&MemberRecord> = Vec::new();
+    while seated.len() < size
+        && let Some(next) = next_seat(&seated, standing.iter().copied())
+    {
+        seated.push(next);
+    }
+    let t = u8::try_from(size / 2 + 1).unwrap_or(u8::MAX);
+    seated.len() == size && seats_are_spread(t, tolerate, seated.iter().map(|record| record.domain.as_str()))
+}
+
 /// The *a* fullest domains, where they hold t seats together; else none.
 pub fn crowded_domains<'a>(t: u8, tolerate: u8, domains: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut seats: BTreeMap<&str, usize> = BTreeMap::new();

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Founding};
-use super::committee::{Committee, FOUNDERS, FOUNDERS_T, Step, seats_are_spread};
+use super::committee::{Committee, FOUNDERS, FOUNDERS_T, Step, can_be_spread, seats_are_spread};
 use super::credentials::{Credential, Credentials, Value};
 use super::election::LogEntry;
 use super::members::Members;
 use super::snapshot::Snapshot;
 use crate::beacon::{EpochVerified, SignedBeacon};
+use crate::credential::dealing::Ceremony;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::placement::{self, Candidate, spread_holds};
 use crate::credential::split::commitments_digest;
@@ -176,6 +177,7 @@ impl Records {
     fn change_committee(&mut self, suite: &dyn Suite, step: &Step) -> Result<Effect, Check> {
         let may_sit = match step {
             Step::Seat { host, .. } => self.members.staying_hosts().any(|record| record.host == *host),
+            Step::Redeal(ceremony) => self.stays_spread(ceremony),
             _ => true,
         };
         let round = self.round();
@@ -189,6 +191,21 @@ impl Records {
         }
         founded.committee.take(suite, &mesh, round, step)?;
         Ok(Effect::CommitteeChanged)
+    }
+
+    /// Whether a dealing leaves the mesh key spread over domains, as far as that can be. Who is absent is a leader's word, so it
+    /// is no reason: else one domain that leads could deal the key to itself.
+    pub fn stays_spread(&self, ceremony: &Ceremony) -> bool {
+        let (Some(committee), Some(genesis)) = (self.committee(), self.genesis()) else { return false };
+        let tolerate = genesis.genesis().tolerate;
+        let is_spread = |t: u8, hosts: &[HostId]| {
+            let records = hosts.iter().filter_map(|host| self.member(host));
+            seats_are_spread(t, tolerate, records.map(|member| member.record().domain.as_str()))
+        };
+        let standing: Vec<&MemberRecord> = self.members.staying_hosts().collect();
+        is_spread(ceremony.t, &ceremony.receivers)
+            || !is_spread(committee.key.t, &committee.key.holders)
+            || !can_be_spread(ceremony.receivers.len(), tolerate, &standing)
     }
 
     fn found(&mut self, suite: &dyn Suite, founding: &Founding) -> Result<Effect, Check> {

@@ -104,7 +104,11 @@ impl Host {
         let changes = receivers != committee.key.holders || has_lost_share(committee);
         let moves = changes && self.may_move(view, committee, &keep);
         if (moves || is_old(view, committee)) && receivers.len() >= FOUNDERS && all_stand {
-            return Some(Step::Redeal(committee.next_dealing(receivers)));
+            let ceremony = committee.next_dealing(receivers);
+            // Where it may not move to these it stays: another host of a domain that is missing must come first.
+            if view.records.stays_spread(&ceremony) {
+                return Some(Step::Redeal(ceremony));
+            }
         }
         let gone = |seat: &&Seat| (seat.lost.is_some() || !keep.contains(&seat.host)) && !committee.may_sign(seat);
         committee.seats.iter().find(gone).map(|seat| Step::Unseat { id: seat.id })
