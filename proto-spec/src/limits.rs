@@ -74,6 +74,8 @@ pub const ENROLMENTS_OPEN_MAX: usize = 32;
 pub const ENROLMENT_MS: u64 = 60_000;
 /// Reads of one sender that wait at a leader: of all that it keeps open, so that nobody takes the others' places.
 pub const QUESTIONS_PER_SENDER_MAX: usize = REQUESTS_OPEN_MAX / 8;
+/// Questions for a record that a voter remembers until it has it: what a few hosts have open. Whoever is forgotten asks again.
+pub const WITNESSED_MAX: usize = 2 * REQUESTS_OPEN_MAX;
 /// Requests of local clients in flight in one daemon.
 pub const REQUESTS_OPEN_MAX: usize = 256;
 /// A request to another host is given up after this time: room for a silent connection's end, two dials after it and

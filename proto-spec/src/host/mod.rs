@@ -296,6 +296,8 @@ pub struct Host {
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
     changes: BTreeMap<RequestId, (Changing, LocalId)>,
     readings: BTreeMap<RequestId, (Reading, LocalId)>,
+    /// As a voter: who asked whether a head is recorded that was not, the latest last.
+    unanswered: VecDeque<(TransportKey, RequestId, Digest)>,
     tpm: BTreeMap<ActionId, TpmUse>,
     blobs: BTreeMap<ActionId, Waiting>,
     sealing: BTreeMap<ActionId, Waiting>,
@@ -374,6 +376,7 @@ impl Host {
             puts: BTreeMap::new(),
             changes: BTreeMap::new(),
             readings: BTreeMap::new(),
+            unanswered: VecDeque::new(),
             tpm: BTreeMap::new(),
             blobs: BTreeMap::new(),
             sealing: BTreeMap::new(),

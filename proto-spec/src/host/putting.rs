@@ -94,6 +94,7 @@ impl Host {
 
     /// Records were applied: hands on the answers that waited for them.
     pub(super) fn hand_on_early(&mut self, now: Now, actions: &mut Actions) {
+        self.bear_witness(actions);
         self.hand_on_recorded(now, actions);
         let records = &self.ground.records;
         let is_here = |asked: &Asked| asked.early.as_ref().is_some_and(|early| early.is_here(records));

@@ -6,6 +6,7 @@ use crate::cms::command::Command;
 use crate::cms::service;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::error::{Check, Subject};
+use crate::limits::WITNESSED_MAX;
 use crate::types::{CredentialId, Digest, Now, RequestId, TransportKey};
 use crate::wire::{Message, PutReceipt};
 
@@ -117,11 +118,36 @@ impl Host {
         }
     }
 
-    /// As a voter: says what it has recorded. Whoever asks comes again where that is not yet so.
-    pub(super) fn on_recorded_ask(&self, from: TransportKey, request: RequestId, head: Digest, actions: &mut Actions) {
-        let made = self.ground.records.credentials().made_of(&request, &head);
-        if let Some(record) = made.filter(|_| self.seated.is_some() && !self.disk_failed) {
-            self.send(Lane::Records, from, Message::Recorded { request, head, record }, actions);
+    /// As a voter: says what it has recorded, at once or as soon as it hears of the record. Whoever is forgotten over others
+    /// asks again.
+    pub(super) fn on_recorded_ask(
+        &mut self,
+        from: TransportKey,
+        request: RequestId,
+        head: Digest,
+        actions: &mut Actions,
+    ) {
+        if self.seated.is_none() || self.disk_failed {
+            return;
+        }
+        self.unanswered.push_back((from, request, head));
+        if self.unanswered.len() > WITNESSED_MAX {
+            self.unanswered.pop_front();
+        }
+        self.bear_witness(actions);
+    }
+
+    /// As a voter: answers those who asked for what is recorded now.
+    pub(super) fn bear_witness(&mut self, actions: &mut Actions) {
+        let asked = std::mem::take(&mut self.unanswered);
+        if self.seated.is_none() {
+            return; // its records are somebody's word from here on
+        }
+        for (from, request, head) in asked {
+            match self.ground.records.credentials().made_of(&request, &head) {
+                Some(record) => self.send(Lane::Records, from, Message::Recorded { request, head, record }, actions),
+                None => self.unanswered.push_back((from, request, head)),
+            }
         }
     }
 }
