@@ -8,8 +8,8 @@ use serde_bytes::ByteBuf;
 
 use crate::cms::credentials::{Credential, has_expired};
 use crate::cms::records::Records;
-use crate::cms::service::receipt_bytes;
 use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::receipt::PutReceipt;
 use crate::credential::seal::{self, SealContext, ShardPlace};
 use crate::credential::split::commitments_digest;
 use crate::error::Check;
@@ -22,7 +22,7 @@ use crate::types::{
     Round, SecretBytes, ShareIndex,
 };
 use crate::view::View;
-use crate::wire::{self, PutReceipt};
+use crate::wire;
 
 /// A share as it rests: its shard sealed, its head beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,7 +309,7 @@ impl State {
             round,
             signature: Ed25519Signature::ZERO,
         };
-        receipt.signature = view.suite.ed25519_sign(keys.transport, &receipt_bytes(view, &receipt))?;
+        receipt.signature = view.suite.ed25519_sign(keys.transport, &receipt.signed_bytes(view.mesh))?;
         Some(receipt)
     }
 

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::receipt::PutReceipt;
 use crate::credential::split::commitments_digest;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::types::{HostId, RequestId, ShareIndex, Time};
-use crate::wire::{Message, Package, PutReceipt};
+use crate::wire::{Message, Package};
 use crate::witness::Witnesses;
 
 /// When a put is acknowledged.

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod gossip;
 pub mod liar;
 pub mod machine;
+pub mod overhearing;
 pub mod random;
 mod registers;
 pub mod run;

@@ -2,20 +2,21 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
-use serde::{Deserialize, Serialize};
 use spec::cms::command::Command;
 use spec::cms::election::LogEntry;
 use spec::credential::head::SignedHead;
+use spec::credential::receipt::{Flushed, PutReceipt, Value};
 use spec::error::{Check, Failure, Misbehaved};
 use spec::gossip::{News, Verdict};
 use spec::host::{LocalCommand, LocalReply};
-use spec::limits::{CHECKS_FAILED_MAX, CHECKS_FAILED_MS, DISK_FREE_MIN, MESSAGE_MAX};
+use spec::limits::{CHECKS_FAILED_MAX, CHECKS_FAILED_MS, DISK_FREE_MIN};
 use spec::membership::Role;
 use spec::suite::Fake;
 use spec::ticket::{self, SignedTicket, Ticket};
-use spec::types::{CredentialId, Digest, MeshId, Purpose, RequestId, Round, ShareIndex, TransportKey};
-use spec::wire::{self, Message, PutReceipt};
+use spec::types::{CredentialId, Digest, Purpose, RequestId, Round, ShareIndex, TransportKey};
+use spec::wire::{self, Message};
 use vouchsafe_sim::machine::Machine;
+use vouchsafe_sim::overhearing::message_in;
 use vouchsafe_sim::run::{Run, operator};
 use vouchsafe_sim::scenario::Scenario;
 
@@ -351,14 +352,6 @@ fn digest(head: &SignedHead) -> Digest {
     Purpose::Head.digest(&[&head.bytes])
 }
 
-/// A message as it is on the wire.
-#[derive(Serialize, Deserialize)]
-struct Envelope {
-    version: u16,
-    mesh: MeshId,
-    body: Message,
-}
-
 /// Puts through a host; gives what was offered to another one of the holders, and by whom.
 fn offered(run: &mut Run, through: usize, to: usize) -> Option<(TransportKey, Message)> {
     run.world.overheard = Some(Vec::new());
@@ -366,7 +359,7 @@ fn offered(run: &mut Run, through: usize, to: usize) -> Option<(TransportKey, Me
     run.settle(5_000);
     let heard = run.world.overheard.take().expect("what was overheard");
     heard.into_iter().filter(|(target, ..)| *target == to).find_map(|(_, from, bytes)| {
-        let body = wire::decode::<Envelope>(&bytes, MESSAGE_MAX).expect("a message").body;
+        let body = message_in(&bytes);
         matches!(body, Message::ShareStore { .. }).then_some((from, body))
     })
 }
@@ -382,13 +375,12 @@ fn a_voter_that_holds_a_share_does_not_make_a_put_recorded_by_its_word() {
     for _ in 0..5_000 {
         run.settle(1);
         let heard = run.world.overheard.as_ref().expect("listened").iter();
-        open =
-            heard.filter(|(to, ..)| *to != gateway && *to != leads).find_map(|(to, _, bytes)| {
-                match wire::decode::<Envelope>(bytes, MESSAGE_MAX).expect("a message").body {
-                    Message::ShareStore { request, head, .. } => Some((*to, request, digest(&head))),
-                    _ => None,
-                }
-            });
+        open = heard.filter(|(to, ..)| *to != gateway && *to != leads).find_map(|(to, _, bytes)| {
+            match message_in(bytes) {
+                Message::ShareStore { request, head, .. } => Some((*to, request, digest(&head))),
+                _ => None,
+            }
+        });
         if open.is_some() {
             break;
         }
@@ -408,31 +400,17 @@ fn a_voter_that_holds_a_share_does_not_make_a_put_recorded_by_its_word() {
     panic!("what is recorded is acknowledged");
 }
 
-/// What stands in a message of this kind that a machine sent.
-fn overhears<T>(run: &mut Run, pick: impl Fn(usize, Message) -> Option<T>) -> T {
-    run.world.overheard = Some(Vec::new());
-    for _ in 0..5_000 {
-        run.settle(1);
-        let heard = run.world.overheard.replace(Vec::new()).expect("listened");
-        let body = |bytes: &[u8]| wire::decode::<Envelope>(bytes, MESSAGE_MAX).expect("a message").body;
-        if let Some(found) = heard.into_iter().find_map(|(to, _, bytes)| pick(to, body(&bytes))) {
-            run.world.overheard = None;
-            return found;
-        }
-    }
-    panic!("nobody sent it");
-}
-
 #[test]
 fn a_put_is_acknowledged_on_the_word_of_a_majority_of_the_seats_not_on_records_that_one_of_them_made_up() {
     let mut run = mesh();
     run.settle(20_000);
     let (leads, gateway) = (leader(&mut run), run.reader());
     run.begin_put(gateway);
-    let (head, receipts) = overhears(&mut run, |_, message| match message {
+    let asked = run.overhear(|_, message| match message {
         Message::PutRecord { head, receipts, .. } => Some((head, receipts)),
         _ => None,
     });
+    let (head, receipts) = asked.expect("the record was asked for");
     // The leader is heard by nobody: what it is asked to record it cannot, and it lies instead.
     run.world.cut_off.insert(leads);
     run.settle(50);
@@ -440,11 +418,12 @@ fn a_put_is_acknowledged_on_the_word_of_a_majority_of_the_seats_not_on_records_t
     let (index, term) = (records.applied() + 1, records.term());
     let command = wire::encode(&Command::Head {
         head: head.clone(),
-        group: receipts[0].group,
-        generation: receipts[0].generation,
-        commitments: receipts[0].commitments,
-        flushed: receipts.iter().map(|receipt| receipt.index).collect(),
-        round: receipts.iter().map(|receipt| receipt.round).min().expect("a receipt"),
+        value: Value {
+            group: receipts[0].group,
+            generation: receipts[0].generation,
+            commitments: receipts[0].commitments,
+            flushed: receipts.iter().map(Flushed::from).collect(),
+        },
     });
     let key = |run: &Run, machine: usize| run.world.machines[machine].transport;
     let lie = LogEntry { index, term, change: None, command };
@@ -488,13 +467,13 @@ fn a_share_that_the_owner_did_not_deal_is_not_taken_under_its_head() {
         run.settle(2_000);
         let heard = run.world.overheard.take().expect("what was overheard");
         let own = run.world.machines[holder].transport;
-        heard.into_iter().filter(|(to, who, _)| *to == gateway && *who == own).find_map(|(_, _, bytes)| {
-            match wire::decode::<Envelope>(&bytes, MESSAGE_MAX).expect("a message").body {
+        heard.into_iter().filter(|(to, who, _)| *to == gateway && *who == own).find_map(
+            |(_, _, bytes)| match message_in(&bytes) {
                 Message::ShareStored { .. } => Some(Ok(())),
                 Message::Refusal { refused, .. } => Some(Err(refused.check)),
                 _ => None,
-            }
-        })
+            },
+        )
     };
     assert_eq!(answer(good), Some(Ok(())), "the owner's is acknowledged again");
     // Through g^s, and through any other point that its maker likes.
@@ -524,13 +503,10 @@ fn a_stranger_has_a_leader_check_a_few_forged_admissions_a_second() {
         }
         run.settle(300);
         let heard = run.world.overheard.take().expect("listened").into_iter();
-        let heard =
-            heard.filter(|(to, ..)| *to == stranger).filter_map(|(_, _, bytes)| {
-                match wire::decode::<Envelope>(&bytes, MESSAGE_MAX).expect("a message").body {
-                    Message::EnrolRefused { refused, .. } => Some(refused.check),
-                    _ => None,
-                }
-            });
+        let heard = heard.filter(|(to, ..)| *to == stranger).filter_map(|(_, _, bytes)| match message_in(&bytes) {
+            Message::EnrolRefused { refused, .. } => Some(refused.check),
+            _ => None,
+        });
         heard.filter(|check| *check == Check::Record).count()
     };
     assert_eq!(flood(&mut run), CHECKS_FAILED_MAX);

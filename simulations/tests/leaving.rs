@@ -3,10 +3,11 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
+use spec::cms::members::LeavingWord;
 use spec::error::{Check, Failure};
 use spec::host::{LocalCommand, LocalReply, StatusReply};
 use spec::limits::HAND_ON_MS;
-use spec::types::{Ed25519Signature, RequestId};
+use spec::types::{Ed25519Signature, RequestId, Round};
 use spec::wire::Message;
 use vouchsafe_sim::run::Run;
 use vouchsafe_sim::scenario::Scenario;
@@ -117,7 +118,7 @@ fn a_host_whose_share_is_needed_does_not_leave_until_the_credential_is_gone() {
     }
     assert!(run.deposits.iter().all(|deposit| deposit.acknowledged));
     let records = |machine: usize| run.world.machines[machine].running.as_ref().expect("it runs").host.records();
-    let falls = |group: &&spec::cms::records::Group| group.holders.len() - 1 < usize::from(group.terms.k) + 1;
+    let falls = |group: &&spec::cms::groups::Group| group.holders.len() - 1 < usize::from(group.terms.k) + 1;
     let needed = records(0).groups().find(falls).expect("a group that can spare nobody").holders[0];
     let host = |machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
     let holder = (0..5).find(|machine| host(*machine) == needed).expect("a holder");
@@ -130,8 +131,8 @@ fn nobody_sends_another_away() {
     let mut run = mesh(5);
     let thief = run.world.machines[1].transport;
     for machine in 0..5 {
-        let (request, signature) = (RequestId([9; 16]), Ed25519Signature([7; 64]));
-        run.world.inject(machine, thief, Message::LeaveRequest { request, signature });
+        let word = LeavingWord { round: Round(1), signature: Ed25519Signature([7; 64]) };
+        run.world.inject(machine, thief, Message::LeaveRequest { request: RequestId([9; 16]), word });
     }
     run.settle(30_000);
     assert!((0..5).all(|machine| !status(&mut run, machine).leaving));

@@ -4,7 +4,8 @@
 
 use spec::attest::tpm::EkPublic;
 use spec::cms::credentials::Credential;
-use spec::cms::records::{Group, Records};
+use spec::cms::groups::Group;
+use spec::cms::records::Records;
 use spec::error::{Check, Failure};
 use spec::genesis::SignedGenesis;
 use spec::host::{LocalCommand, LocalReply, StatusReply};

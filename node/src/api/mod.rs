@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use spec::beacon::SignedBeacon;
 use spec::cms::credentials::Credential;
-use spec::cms::records::Group;
+use spec::cms::groups::Group;
 use spec::error::{Check, Failure, Refused, Subject};
 use spec::genesis::{Genesis, SignedGenesis};
 use spec::host::{HostLine, StatusReply};

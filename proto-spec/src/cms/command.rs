@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::committee::{KeySetup, Step};
 use super::election::SeatChange;
-use super::records::Group;
+use super::groups::Group;
+use super::members::LeavingWord;
 use super::version::VersionWord;
 use crate::beacon::SignedBeacon;
 use crate::credential::head::SignedHead;
+use crate::credential::receipt::Value;
 use crate::genesis::SignedGenesis;
 use crate::membership::{Admission, MemberRecord};
-use crate::types::{
-    BlsSignature, Digest, Ed25519Signature, Generation, GroupId, HostId, MeshId, Purpose, Round, ShareIndex,
-};
+use crate::types::{BlsSignature, Digest, Ed25519Signature, HostId, MeshId, Purpose};
 use crate::wire;
 
 /// The record that ends the forming of a mesh.
@@ -59,20 +59,12 @@ pub enum Command {
         /// Hosts that did not stand when it was drawn.
         absent: Vec<HostId>,
     },
-    /// A credential's head is recorded.
+    /// A new value of a credential is recorded.
     Head {
         /// The head.
         head: SignedHead,
-        /// The group that holds its shares.
-        group: GroupId,
-        /// The group's generation.
-        generation: Generation,
-        /// Digest of the commitments.
-        commitments: Digest,
-        /// Indexes whose holders had flushed their share when it was recorded.
-        flushed: Vec<ShareIndex>,
-        /// Round of the oldest of their receipts.
-        round: Round,
+        /// Who holds its shares, by their own word.
+        value: Value,
     },
     /// A round's header is closed here.
     Epoch {
@@ -90,8 +82,8 @@ pub enum Command {
     Leaving {
         /// The member.
         host: HostId,
-        /// Signature of its transport key.
-        signature: Ed25519Signature,
+        /// Its word.
+        word: LeavingWord,
     },
     /// A member that said so has given up its seat and is gone.
     Leave {

@@ -1,18 +1,19 @@
 //! The part of the replicated state that speaks of credentials: the newest head of each, which request made which record,
 //! and which puts came too late.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::records::Group;
+use super::groups::Group;
 use super::snapshot::{Row, RowsProven, Skip};
 use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::receipt::Value;
 use crate::error::Check;
 use crate::limits::{CREDENTIALS_MAX, PUT_EPOCHS, REQUEST_EPOCHS, REQUESTS_KEPT_MAX};
 use crate::tree;
-use crate::types::{Commitment, CredentialId, Digest, Generation, GroupId, Purpose, RequestId, Round, ShareIndex};
+use crate::types::{Commitment, CredentialId, Digest, Generation, GroupId, Purpose, Round, ShareIndex};
 
 /// A recorded credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,36 +72,16 @@ impl CredentialRow {
     }
 }
 
-/// What a record of a new value says beside its head.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Value {
-    /// The group that holds its shares.
-    pub group: GroupId,
-    /// The group's generation.
-    pub generation: Generation,
-    /// Digest of the commitments.
-    pub commitments: Digest,
-    /// Indexes whose holders have flushed their share.
-    pub flushed: Vec<ShareIndex>,
-    /// Round of the oldest of their receipts.
-    pub round: Round,
-}
-
-/// What came of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Made {
-    head: Digest,
-    record: u64,
-}
-
 /// All credentials.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     recorded: BTreeMap<CredentialId, Arc<Credential>>,
     first_commitments: BTreeMap<Commitment, CredentialId>,
-    requests: BTreeMap<RequestId, Made>,
-    /// The requests by the index of their record, with the round of the newest header when they were recorded.
-    request_order: BTreeMap<u64, (Round, RequestId)>,
+    /// The record of each head of the last hour. By the whole head: a request id alone is no secret, and another owner
+    /// could take it.
+    made: BTreeMap<Digest, u64>,
+    /// The same by the index of the record, with the round of the newest header when it was recorded.
+    made_order: BTreeMap<u64, (Round, Digest)>,
 }
 
 impl Credentials {
@@ -112,14 +93,14 @@ impl Credentials {
         &mut self,
         head: HeadVerified,
         of_group: &Group,
-        value: Value,
+        value: &Value,
         round: Round,
         record: u64,
     ) -> Result<CredentialId, Check> {
         let id = head.head().id();
         self.check_value(&head)?;
-        let distinct: BTreeSet<&ShareIndex> = value.flushed.iter().collect();
-        let known = value.flushed.iter().all(|index| of_group.holder_of(*index).is_some());
+        let flushed: Vec<ShareIndex> = value.flushed.iter().map(|flushed| flushed.index).collect();
+        let known = flushed.iter().all(|index| of_group.holder_of(*index).is_some());
         if of_group.generation != value.generation || of_group.terms != head.head().terms {
             return Err(Check::Group);
         }
@@ -127,21 +108,17 @@ impl Credentials {
         let is_dealt = value.generation != Generation(1) || value.commitments == head.head().deal;
         if !known
             || !is_dealt
-            || distinct.len() != value.flushed.len()
-            || value.flushed.len() < usize::from(of_group.terms.quorum())
+            || !flushed.is_sorted_by(|a, b| a < b)
+            || flushed.len() < usize::from(of_group.terms.quorum())
         {
             return Err(Check::Receipts);
-        }
-        // Its holders may have erased the shares by now.
-        if has_expired(value.round, round) {
-            return Err(Check::Expired);
         }
         if let Some(last) = self.recorded.get(&id) {
             self.first_commitments.remove(&last.head.head().c0);
         }
         self.first_commitments.insert(head.head().c0, id);
         self.remember(&head, round, record);
-        let Value { group, generation, commitments, flushed, round: _ } = value;
+        let Value { group, generation, commitments, .. } = *value;
         let dealt = *head.digest();
         let credential = Credential { head, dealt, group, generation, commitments, flushed, record };
         self.recorded.insert(id, Arc::new(credential));
@@ -198,35 +175,29 @@ impl Credentials {
     }
 
     fn remember(&mut self, head: &HeadVerified, round: Round, record: u64) {
-        let request = head.head().request;
-        if let Some(before) = self.requests.insert(request, Made { head: *head.digest(), record }) {
-            self.request_order.remove(&before.record);
-        }
-        self.request_order.insert(record, (round, request));
-        while let Some(oldest) = self.request_order.first_entry() {
+        self.made.insert(*head.digest(), record);
+        self.made_order.insert(record, (round, *head.digest()));
+        while let Some(oldest) = self.made_order.first_entry() {
             let is_old = oldest.get().0.0.saturating_add(REQUEST_EPOCHS) < round.0;
-            if !is_old && self.requests.len() <= REQUESTS_KEPT_MAX {
+            if !is_old && self.made.len() <= REQUESTS_KEPT_MAX {
                 break;
             }
-            let (_, request) = oldest.remove();
-            self.requests.remove(&request);
+            let (_, head) = oldest.remove();
+            self.made.remove(&head);
         }
     }
 
     pub(super) fn row_count(&self) -> usize {
-        self.recorded.len() + self.request_order.len()
+        self.recorded.len() + self.made_order.len()
     }
 
     /// The rows that speak of credentials, without as many of each kind as are to be skipped.
     pub(super) fn rows<'a>(&'a self, skip: &mut Skip) -> impl Iterator<Item = Row> + use<'a> {
         let credentials = self.recorded.values().skip(skip.of(self.recorded.len()));
         let credentials = credentials.map(|credential| Row::Credential(Box::new(CredentialRow::of(credential))));
-        let requests = self.request_order.iter().skip(skip.of(self.request_order.len()));
-        let requests = requests.filter_map(|(record, (round, request))| {
-            let head = self.requests.get(request)?.head;
-            Some(Row::Request { record: *record, round: *round, request: *request, head })
-        });
-        credentials.chain(requests)
+        let made = self.made_order.iter().skip(skip.of(self.made_order.len()));
+        let made = made.map(|(record, (round, head))| Row::Made { record: *record, round: *round, head: *head });
+        credentials.chain(made)
     }
 
     /// Takes a row of a snapshot.
@@ -238,23 +209,19 @@ impl Credentials {
                 self.first_commitments.insert(head.c0, head.id());
                 self.recorded.insert(head.id(), Arc::new(credential));
             }
-            Row::Request { record, round, request, head } => {
-                self.requests.insert(*request, Made { head: *head, record: *record });
-                self.request_order.insert(*record, (*round, *request));
+            Row::Made { record, round, head } => {
+                self.made.insert(*head, *record);
+                self.made_order.insert(*record, (*round, *head));
             }
             _ => return None,
         }
         Some(())
     }
 
-    /// The record that a request of the last hour made of this very head.
-    pub fn made_by(&self, head: &HeadVerified) -> Option<u64> {
-        self.made_of(&head.head().request, head.digest())
-    }
-
-    /// The record that a request of the last hour made of the head with this digest.
-    pub fn made_of(&self, request: &RequestId, head: &Digest) -> Option<u64> {
-        self.requests.get(request).filter(|made| made.head == *head).map(|made| made.record)
+    /// The record of the head with this digest, where it is one of the last hour. A head names its request: the same asked
+    /// twice is recorded once.
+    pub fn made_of(&self, head: &Digest) -> Option<u64> {
+        self.made.get(head).copied()
     }
 
     /// A credential, also one that was removed.
@@ -286,19 +253,30 @@ pub fn has_expired(receipt: Round, header: Round) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::cms) mod tests {
     use super::*;
     use crate::credential::head::{Dealer, Head, NAMESPACE, SignedHead};
+    use crate::credential::receipt::Flushed;
     use crate::suite::Fake;
-    use crate::types::{HostId, MeshId, SshKey, Terms};
+    use crate::types::{Ed25519Signature, HostId, MeshId, RequestId, SshKey, Terms};
     use crate::wire;
 
-    fn group() -> Group {
+    pub(in crate::cms) fn group() -> Group {
         let holders = [1, 2, 3].map(|number| HostId([number; 32])).to_vec();
-        Group { id: GroupId([1; 32]), terms: Terms::new(2, 3, 0).unwrap(), generation: Generation(1), holders }
+        Group {
+            id: GroupId([1; 32]),
+            number: 1,
+            terms: Terms::new(2, 3, 0).unwrap(),
+            generation: Generation(1),
+            holders,
+        }
     }
 
-    fn head(number: u64, last: Option<&HeadVerified>, change: impl FnOnce(&mut Head)) -> HeadVerified {
+    pub(in crate::cms) fn head(
+        number: u64,
+        last: Option<&HeadVerified>,
+        change: impl FnOnce(&mut Head),
+    ) -> HeadVerified {
         let mut head = Head {
             mesh: MeshId([7; 32]),
             client: SshKey([1; 32]),
@@ -324,47 +302,50 @@ mod tests {
         HeadVerified::check(&Fake, &MeshId([7; 32]), &SignedHead { bytes, signature }).unwrap()
     }
 
-    fn value(round: u64) -> Value {
-        let flushed = [1, 2, 3].map(ShareIndex).to_vec();
+    pub(in crate::cms) fn value() -> Value {
+        let flushed = |index| Flushed { index: ShareIndex(index), round: Round(1), signature: Ed25519Signature::ZERO };
         let (group, generation) = (group().id, Generation(1));
-        Value { group, generation, commitments: Digest::ZERO, flushed, round: Round(round) }
+        Value { group, generation, commitments: Digest::ZERO, flushed: [1, 2, 3].map(flushed).to_vec() }
     }
 
-    fn removed(head: &mut Head) {
+    pub(in crate::cms) fn removed(head: &mut Head) {
         (head.version, head.c0, head.removed) = (1, Commitment([1; 48]), true);
     }
 
     #[test]
-    fn a_put_whose_receipts_are_older_than_its_holders_keep_it_is_not_recorded() {
+    fn a_put_counts_each_holder_once() {
         let mut all = Credentials::default();
         let first = head(1, None, |_| {});
-        let late = all.put(first.clone(), &group(), value(5), Round(5 + PUT_EPOCHS + 1), 1);
-        assert_eq!(late, Err(Check::Expired));
-        assert!(all.get(&first.head().id()).is_none());
-        assert!(all.put(first, &group(), value(5), Round(5 + PUT_EPOCHS), 1).is_ok());
+        let mut twice = value();
+        twice.flushed[1] = twice.flushed[0].clone();
+        assert_eq!(all.put(first.clone(), &group(), &twice, Round(1), 1), Err(Check::Receipts));
+        let mut stranger = value();
+        stranger.flushed[2].index = ShareIndex(4);
+        assert_eq!(all.put(first.clone(), &group(), &stranger, Round(1), 1), Err(Check::Receipts));
+        assert!(all.put(first, &group(), &value(), Round(1), 1).is_ok());
     }
 
     #[test]
     fn a_request_is_known_by_its_very_head_for_an_hour() {
         let mut all = Credentials::default();
         let first = head(1, None, |_| {});
-        all.put(first.clone(), &group(), value(1), Round(1), 1).unwrap();
+        all.put(first.clone(), &group(), &value(), Round(1), 1).unwrap();
         let second = head(2, Some(&first), |_| {});
-        all.put(second.clone(), &group(), value(1), Round(2), 2).unwrap();
-        assert_eq!((all.made_by(&first), all.made_by(&second)), (Some(1), Some(2)));
+        all.put(second.clone(), &group(), &value(), Round(2), 2).unwrap();
+        assert_eq!((all.made_of(first.digest()), all.made_of(second.digest())), (Some(1), Some(2)));
         let other = head(1, None, |head| head.pieces = 2);
-        assert_eq!(all.made_by(&other), None, "the same request id over another head");
+        assert_eq!(all.made_of(other.digest()), None, "the same request id over another head");
         let third = head(3, Some(&second), |_| {});
         let later = Round(2 + REQUEST_EPOCHS);
-        all.put(third, &group(), value(later.0), later, 3).unwrap();
-        assert_eq!((all.made_by(&first), all.made_by(&second)), (None, Some(2)));
+        all.put(third, &group(), &value(), later, 3).unwrap();
+        assert_eq!((all.made_of(first.digest()), all.made_of(second.digest())), (None, Some(2)));
     }
 
     #[test]
     fn a_removed_credential_is_not_there_and_its_scalar_may_be_dealt_to_nobody_else_until_it_is_replaced() {
         let mut all = Credentials::default();
         let first = head(1, None, |_| {});
-        all.put(first.clone(), &group(), value(1), Round(1), 1).unwrap();
+        all.put(first.clone(), &group(), &value(), Round(1), 1).unwrap();
         let gone = head(2, Some(&first), removed);
         let id = all.change(gone.clone(), Round(1), 2).unwrap();
         assert!(!all.get(&id).unwrap().is_there());

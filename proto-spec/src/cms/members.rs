@@ -28,9 +28,21 @@ pub struct Members {
     departed: BTreeMap<HostId, (MemberRecord, u64)>,
 }
 
-/// What a host signs that leaves: nobody else can send it away.
-pub fn leaving_bytes(mesh: &MeshId, record: &MemberRecord) -> Vec<u8> {
-    Purpose::Leaving.signed_bytes(mesh, &record.digest(mesh).0)
+/// A host's word that it leaves: nobody else can send it away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeavingWord {
+    /// Round of the newest header in its records: what is refused for ten epochs is said again, or taken back.
+    pub round: Round,
+    /// Signature of its transport key.
+    pub signature: Ed25519Signature,
+}
+
+impl LeavingWord {
+    /// What a host signs that leaves.
+    pub fn signed_bytes(mesh: &MeshId, record: &MemberRecord, round: Round) -> Vec<u8> {
+        Purpose::Leaving.signed_bytes(mesh, &[record.digest(mesh).0.as_slice(), &round.0.to_be_bytes()].concat())
+    }
 }
 
 /// What a host signs whose shards lie under its next unlock.
@@ -167,10 +179,11 @@ impl Members {
         suite: &dyn Suite,
         mesh: &MeshId,
         host: &HostId,
-        signature: &Ed25519Signature,
+        word: &LeavingWord,
     ) -> Result<(), Check> {
         let record = self.all.get(host).ok_or(Check::Membership)?.record();
-        if !suite.ed25519_holds(&record.transport, &leaving_bytes(mesh, record), signature) {
+        let bytes = LeavingWord::signed_bytes(mesh, record, word.round);
+        if !suite.ed25519_holds(&record.transport, &bytes, &word.signature) {
             return Err(Check::Transport);
         }
         self.leaving.insert(*host);
@@ -216,7 +229,7 @@ impl Members {
     /// # Errors
     /// [`Check::Membership`] where it did not say so, [`Check::Capacity`] where too many are remembered.
     pub(super) fn leave(&mut self, host: &HostId, at: u64) -> Result<(), Check> {
-        if self.departed.len() >= MEMBERS_MAX {
+        if self.departed_is_full() {
             return Err(Check::Capacity);
         }
         if !self.leaving.remove(host) {
@@ -225,8 +238,30 @@ impl Members {
         self.forget_keys(host);
         let record = self.all.remove(host).ok_or(Check::Membership)?.record().clone();
         self.unlocks.remove(host);
-        self.departed.insert(*host, (record, at));
+        self.depart(record, at);
         Ok(())
+    }
+
+    /// Remembers a host that left.
+    pub(super) fn depart(&mut self, record: MemberRecord, at: u64) {
+        self.departed.insert(record.host, (record, at));
+    }
+
+    /// Whether no other host can be remembered that left.
+    pub(super) fn departed_is_full(&self) -> bool {
+        self.departed.len() >= MEMBERS_MAX
+    }
+
+    /// Hosts that left, in that order.
+    pub(super) fn departed_in_order(&self) -> Vec<HostId> {
+        let mut departed: Vec<(u64, HostId)> = self.departed.iter().map(|(host, (_, at))| (*at, *host)).collect();
+        departed.sort_unstable();
+        departed.into_iter().map(|(_, host)| host).collect()
+    }
+
+    /// Remembers no more of a host that left.
+    pub(super) fn forget(&mut self, host: &HostId) {
+        self.departed.remove(host);
     }
 
     pub(super) fn row_count(&self) -> usize {
@@ -259,7 +294,7 @@ impl Members {
                 }
             }
             Row::Departed { record, at } => {
-                self.departed.insert(record.host, (record.clone(), *at));
+                self.depart(record.clone(), *at);
             }
             Row::Ticket { serial, host } => {
                 self.tickets.insert(*serial, *host);

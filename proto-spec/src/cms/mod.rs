@@ -4,6 +4,8 @@ pub mod command;
 pub mod committee;
 pub mod credentials;
 pub mod election;
+pub mod groups;
+mod leaving;
 pub mod log;
 pub mod members;
 pub mod records;

@@ -4,59 +4,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::command::{Command, Founding};
 use super::committee::{Committee, FOUNDERS, FOUNDERS_T, Step, can_be_spread, seats_are_spread};
-use super::credentials::{Credential, Credentials, Value};
+use super::credentials::{Credential, Credentials, has_expired};
 use super::election::LogEntry;
+use super::groups::Group;
 use super::members::Members;
 use super::snapshot::Snapshot;
 use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::credential::dealing::Ceremony;
 use crate::credential::head::{HeadVerified, SignedHead};
-use crate::credential::placement::{self, Candidate, spread_holds};
+use crate::credential::receipt::{Flushed, PutReceipt, Value};
 use crate::credential::split::commitments_digest;
 use crate::error::Check;
 use crate::genesis::GenesisVerified;
 use crate::header::Header;
-use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, GROUPS_MAX, LOG_ENTRIES_MAX, REWRAP_EPOCHS, TESTNET_REWRAP_EPOCHS};
-use crate::membership::{Admission, Member, MemberRecord, Role};
+use crate::limits::{ENTRY_MAX, EPOCHS_KEPT, LOG_ENTRIES_MAX, REWRAP_EPOCHS, TESTNET_REWRAP_EPOCHS};
+use crate::membership::{Admission, Member, MemberRecord};
 use crate::suite::{MeshKey, Suite};
 use crate::ticket::Pins;
 use crate::tree;
 use crate::types::{
-    Commitment, CredentialId, Digest, Ed25519Signature, Generation, GroupId, HostId, MeshId, Purpose, Round,
-    ShareIndex, Terms, TransportKey, sha256,
+    Commitment, CredentialId, Digest, Ed25519Signature, GroupId, HostId, MeshId, Purpose, Round, TransportKey, sha256,
 };
 use crate::wire;
-
-/// A shard group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Group {
-    /// Its identity.
-    pub id: GroupId,
-    /// k, n and the spread.
-    pub terms: Terms,
-    /// Its generation.
-    pub generation: Generation,
-    /// Its holders, in the order of the share indexes.
-    pub holders: Vec<HostId>,
-}
-
-impl Group {
-    /// The index of a host's share.
-    pub fn index_of(&self, host: &HostId) -> Option<ShareIndex> {
-        let at = self.holders.iter().position(|holder| holder == host)?;
-        u8::try_from(at + 1).ok().map(ShareIndex)
-    }
-
-    /// The holder of a share.
-    pub fn holder_of(&self, index: ShareIndex) -> Option<&HostId> {
-        self.holders.get(usize::from(index.0).checked_sub(1)?)
-    }
-}
 
 /// What followed from a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,11 +132,9 @@ impl Records {
             Command::Found(founding) => self.found(suite, &founding),
             Command::Admit(admission) => self.admit(suite, *admission),
             Command::Group { group, beacon, absent } => self.activate(suite, group, &beacon, &absent),
-            Command::Head { head, group, generation, commitments, flushed, round } => {
-                self.put(suite, &head, Value { group, generation, commitments, flushed, round })
-            }
+            Command::Head { head, value } => self.put(suite, &head, &value),
             Command::Change { head } => self.change(suite, &head),
-            Command::Leaving { host, signature } => self.begin_leaving(suite, &host, &signature),
+            Command::Leaving { host, word } => self.begin_leaving(suite, &host, &word),
             Command::Leave { host } => self.leave(&host),
             Command::Epoch { beacon } => self.close_header(suite, &beacon),
             Command::Committee(step) => self.change_committee(suite, &step),
@@ -301,52 +270,6 @@ impl Records {
         self.members.unlocked_since(host).is_some_and(|since| self.round().0 >= since.0.saturating_add(after))
     }
 
-    fn begin_leaving(
-        &mut self,
-        suite: &dyn Suite,
-        host: &HostId,
-        signature: &Ed25519Signature,
-    ) -> Result<Effect, Check> {
-        let mesh = *self.mesh().ok_or(Check::Record)?;
-        self.check_leaving(host)?;
-        self.members.begin_leaving(suite, &mesh, host, signature)?;
-        Ok(Effect::Leaving(*host))
-    }
-
-    /// Whether a host may leave at all: no credential that it holds a share of may be left with fewer than k + 1 hosts that
-    /// do and stay, and three hosts must stay.
-    ///
-    /// # Errors
-    /// [`Check::Floor`].
-    pub fn check_leaving(&self, host: &HostId) -> Result<(), Check> {
-        let stays =
-            |other: &HostId| other != host && self.members.get(other).is_some() && !self.members.is_leaving(other);
-        let falls = |credential: &Credential| {
-            let Some(group) = self.groups.get(&credential.group) else { return false };
-            let mut holders = credential.flushed.iter().filter_map(|index| group.holder_of(*index));
-            let left = credential.flushed.iter().filter_map(|index| group.holder_of(*index)).filter(|one| stays(one));
-            credential.is_there()
-                && holders.any(|holder| holder == host)
-                && left.count() < usize::from(group.terms.k) + 1
-        };
-        let others = self.members.staying_hosts().filter(|record| record.host != *host).count();
-        let is_host = self.members.get(host).is_some_and(|member| member.record().role == Role::Host);
-        if is_host && (others < FOUNDERS || self.credentials.iter().any(|(_, credential)| falls(credential))) {
-            Err(Check::Floor)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn leave(&mut self, host: &HostId) -> Result<Effect, Check> {
-        let founded = self.founded.as_ref().ok_or(Check::Record)?;
-        if founded.committee.seat_of(host).is_some() || founded.committee.key.index_of(host).is_some() {
-            return Err(Check::Record);
-        }
-        self.members.leave(host, self.applied + 1)?;
-        Ok(Effect::Left(*host))
-    }
-
     /// Closes the header of a round: what all records before this one say.
     fn close_header(&mut self, suite: &dyn Suite, beacon: &SignedBeacon) -> Result<Effect, Check> {
         let key = self.mesh_key().ok_or(Check::Record)?;
@@ -376,74 +299,34 @@ impl Records {
         Ok(Effect::HeaderClosed(Box::new(header)))
     }
 
-    fn group_root(&self) -> Digest {
-        let heads = self.credentials.head_roots();
-        let leaf = |group: &Group| {
-            let root = heads.get(&group.id).copied().unwrap_or_else(|| tree::root(&[]));
-            Purpose::GroupLeaf.digest(&[&wire::encode(group), &root.0])
+    /// Whether a receipt carries the signature of the member that it names.
+    pub fn receipt_holds(&self, suite: &dyn Suite, receipt: &PutReceipt) -> bool {
+        self.mesh()
+            .zip(self.member(&receipt.holder))
+            .is_some_and(|(mesh, member)| receipt.holds(suite, mesh, &member.record().transport))
+    }
+
+    /// Whether the holders of a group have said so themselves that they keep the shares of a head, and keep them still.
+    fn check_receipts(&self, suite: &dyn Suite, head: &Digest, of_group: &Group, value: &Value) -> Result<(), Check> {
+        let holds = |flushed: &Flushed| {
+            let holder = of_group.holder_of(flushed.index);
+            holder.is_some_and(|holder| self.receipt_holds(suite, &value.receipt(head, holder, flushed)))
         };
-        tree::root(&self.groups.values().map(leaf).collect::<Vec<_>>())
+        // Its holders may have erased the shares by now.
+        if value.round().is_none_or(|oldest| has_expired(oldest, self.round())) {
+            return Err(Check::Expired);
+        }
+        if value.flushed.iter().all(holds) { Ok(()) } else { Err(Check::Receipts) }
     }
 
-    fn activate(
-        &mut self,
-        suite: &dyn Suite,
-        group: Group,
-        beacon: &SignedBeacon,
-        absent: &[HostId],
-    ) -> Result<Effect, Check> {
-        let key = self.mesh_key().ok_or(Check::Record)?;
-        let epoch = EpochVerified::check(suite, &key, beacon).ok_or(Check::Record)?;
-        // An old beacon would let the proposer choose among many.
-        if self.headers.last().is_some_and(|header| beacon.round < header.round) {
-            return Err(Check::EvidenceStale);
-        }
-        if self.draw(group.terms, &epoch, absent)? != group {
-            return Err(Check::Group);
-        }
-        let id = group.id;
-        self.groups.insert(id, group);
-        Ok(Effect::GroupActive(id))
-    }
-
-    /// Draws a group: a function of the beacon, the records and the hosts that do not stand. Whoever applies the record
-    /// draws again.
-    ///
-    /// # Errors
-    /// [`Check::Spread`] where the hosts that stand cannot meet the terms, or another check.
-    pub fn draw(&self, terms: Terms, epoch: &EpochVerified, absent: &[HostId]) -> Result<Group, Check> {
-        let mesh = self.mesh().ok_or(Check::Record)?;
-        if self.groups.len() >= GROUPS_MAX {
-            return Err(Check::Capacity);
-        }
-        let hosts = self.members.staying_hosts();
-        let candidates: Vec<Candidate<'_>> = hosts
-            .filter(|record| !absent.contains(&record.host))
-            .map(|record| Candidate {
-                host: record.host,
-                domain: &record.domain,
-                region: &record.region,
-                zone: &record.zone,
-            })
-            .collect();
-        let number = u64::try_from(self.groups.len()).unwrap_or(u64::MAX);
-        let beacon = epoch.beacon();
-        let id = Purpose::Group.digest(&[&mesh.0, &beacon.0, &wire::encode(&terms), &number.to_be_bytes()]);
-        let holders = placement::draw(terms, &candidates, beacon, &id.0)?;
-        let domain = |host: &HostId| self.members.get(host).map_or("", |member| member.record().domain.as_str());
-        if !terms.are_sound() || !spread_holds(terms, holders.iter().map(domain)) {
-            return Err(Check::Spread);
-        }
-        Ok(Group { id: GroupId(id.0), terms, generation: Generation(1), holders })
-    }
-
-    fn put(&mut self, suite: &dyn Suite, head: &SignedHead, value: Value) -> Result<Effect, Check> {
+    fn put(&mut self, suite: &dyn Suite, head: &SignedHead, value: &Value) -> Result<Effect, Check> {
         let mesh = *self.mesh().ok_or(Check::Record)?;
         let head = HeadVerified::check(suite, &mesh, head)?;
         // Whoever leaves is let go only because nothing new comes to it.
         let stays = |host: &HostId| self.members.get(host).is_some() && !self.members.is_leaving(host);
         let of_group = self.groups.get(&value.group).filter(|group| group.holders.iter().all(stays));
         let of_group = of_group.ok_or(Check::Group)?;
+        self.check_receipts(suite, head.digest(), of_group, value)?;
         let round = self.round();
         self.credentials.put(head, of_group, value, round, self.applied + 1).map(Effect::HeadRecorded)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Command;
 use super::credentials::{Credential, has_expired};
-use super::records::Group;
+use super::groups::Group;
 use super::version::VersionWord;
 use crate::attest::enroll::{Candidate, OpenChallenge};
 use crate::attest::evidence::{Appraised, SignedEvidence};
@@ -14,6 +14,7 @@ use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
 use crate::budget::Budget;
 use crate::credential::head::{HeadVerified, credential_id};
+use crate::credential::receipt::{Flushed, PutReceipt, Value};
 use crate::credential::shard_map::{MapHolder, ShardMap};
 use crate::credential::split::PutOrder;
 use crate::error::Check;
@@ -21,10 +22,10 @@ use crate::limits::{ENROLMENT_MS, ENROLMENTS_OPEN_MAX};
 use crate::membership::{Member, MemberRecord, Role};
 use crate::suite::Generator;
 use crate::ticket::TicketVerified;
-use crate::types::{CredentialId, HostId, HpkePublic, Purpose, Time, TransportKey};
+use crate::types::{CredentialId, HostId, HpkePublic, ShareIndex, Time, TransportKey};
 use crate::view::View;
 use crate::whereabouts::AddressBook;
-use crate::wire::{DealBundle, EnrolHello, Holder, PutReceipt, Standing};
+use crate::wire::{DealBundle, EnrolHello, Holder, Standing};
 
 /// What the coordinator last saw of a member.
 #[derive(Debug, Clone)]
@@ -285,44 +286,35 @@ impl State {
         !is_lost && self.evidence(view, host).is_some_and(|signed| signed.evidence.share_receiving != HpkePublic::ZERO)
     }
 
-    /// Checks a new value's receipts: the command to record.
+    /// Checks a new value's receipts: the command to record. What the records would not take is left out, so that one bad
+    /// receipt spoils no put.
     ///
     /// # Errors
     /// The first check that fails.
     pub fn check_put(view: View<'_>, head: &HeadVerified, receipts: &[PutReceipt]) -> Result<Command, Check> {
         view.records.credentials().check_value(head)?;
         let in_time = |receipt: &PutReceipt| !has_expired(receipt.round, view.records.round());
-        let holds =
-            |receipt: &&PutReceipt| receipt.head == *head.digest() && in_time(receipt) && receipt_holds(view, receipt);
+        let holds = |receipt: &&PutReceipt| {
+            receipt.head == *head.digest() && in_time(receipt) && view.records.receipt_holds(view.suite, receipt)
+        };
         let receipts: Vec<&PutReceipt> = receipts.iter().filter(holds).collect();
         let first = receipts.first().ok_or(Check::Receipts)?;
-        let group = view.records.group(&first.group).ok_or(Check::Group)?;
-        if group.generation != first.generation || group.terms != head.head().terms {
+        let (group, generation, commitments) = (first.group, first.generation, first.commitments);
+        let of_group = view.records.group(&group).ok_or(Check::Group)?;
+        if of_group.generation != generation || of_group.terms != head.head().terms {
             return Err(Check::Group);
         }
-        let (mut flushed, mut round) = (Vec::new(), first.round);
-        for receipt in &receipts {
-            let same = receipt.group == first.group
-                && receipt.generation == first.generation
-                && receipt.commitments == first.commitments
-                && group.holder_of(receipt.index) == Some(&receipt.holder);
-            if same && !flushed.contains(&receipt.index) {
-                flushed.push(receipt.index);
-                round = round.min(receipt.round);
-            }
-        }
-        if flushed.len() < usize::from(group.terms.quorum()) {
+        let same = |receipt: &&&PutReceipt| {
+            (receipt.group, receipt.generation, receipt.commitments) == (group, generation, commitments)
+                && of_group.holder_of(receipt.index) == Some(&receipt.holder)
+        };
+        let flushed: BTreeMap<ShareIndex, Flushed> =
+            receipts.iter().filter(same).map(|receipt| (receipt.index, Flushed::from(*receipt))).collect();
+        if flushed.len() < usize::from(of_group.terms.quorum()) {
             return Err(Check::Receipts);
         }
-        flushed.sort_unstable();
-        Ok(Command::Head {
-            head: head.signed().clone(),
-            group: group.id,
-            generation: group.generation,
-            commitments: first.commitments,
-            flushed,
-            round,
-        })
+        let value = Value { group, generation, commitments, flushed: flushed.into_values().collect() };
+        Ok(Command::Head { head: head.signed().clone(), value })
     }
 
     /// The map for an instance: its evidence must be good and the owner must allow it.
@@ -377,25 +369,4 @@ impl State {
 
 fn present<'a>(view: View<'a>, id: &CredentialId) -> Result<&'a Credential, Check> {
     view.records.credential(id).filter(|credential| credential.is_there()).ok_or(Check::Unknown)
-}
-
-/// What a holder signs for a stored share.
-pub fn receipt_bytes(view: View<'_>, receipt: &PutReceipt) -> Vec<u8> {
-    let body = Purpose::Receipt.digest(&[
-        &receipt.holder.0,
-        &[receipt.index.0],
-        &receipt.head.0,
-        &receipt.group.0,
-        &receipt.generation.0.to_be_bytes(),
-        &receipt.commitments.0,
-        &receipt.round.0.to_be_bytes(),
-    ]);
-    Purpose::Receipt.signed_bytes(view.mesh, &body.0)
-}
-
-/// Whether a receipt carries the signature of the holder that it names.
-pub fn receipt_holds(view: View<'_>, receipt: &PutReceipt) -> bool {
-    view.records.member(&receipt.holder).is_some_and(|member| {
-        view.suite.ed25519_holds(&member.record().transport, &receipt_bytes(view, receipt), &receipt.signature)
-    })
 }

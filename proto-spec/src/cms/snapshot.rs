@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::committee::Committee;
 use super::credentials::CredentialRow;
-use super::records::{Founded, Group, Records};
+use super::groups::Group;
+use super::records::{Founded, Records};
 use crate::genesis::{GenesisVerified, SignedGenesis};
 use crate::header::Header;
 use crate::limits::{
@@ -17,7 +18,7 @@ use crate::limits::{
 use crate::membership::{Admission, MemberRecord};
 use crate::suite::Suite;
 use crate::tree;
-use crate::types::{Digest, HostId, Purpose, RequestId, Round, TicketSerial};
+use crate::types::{Digest, HostId, Purpose, Round, TicketSerial};
 use crate::wire;
 
 /// Names the state as it stood behind a record: what a header says of it.
@@ -78,15 +79,13 @@ pub(super) enum Row {
     Group(Group),
     /// A credential.
     Credential(Box<CredentialRow>),
-    /// A request of the last hour.
-    Request {
+    /// A head of the last hour.
+    Made {
         /// Index of its record.
         record: u64,
         /// Round of the header before it.
         round: Round,
-        /// The request.
-        request: RequestId,
-        /// Digest of the head that it brought.
+        /// Digest of the head.
         head: Digest,
     },
 }
@@ -262,7 +261,7 @@ impl Records {
             Row::Group(group) => {
                 self.groups.insert(group.id, group.clone());
             }
-            Row::Credential(_) | Row::Request { .. } => self.credentials.take_row(row, proven)?,
+            Row::Credential(_) | Row::Made { .. } => self.credentials.take_row(row, proven)?,
         }
         Some(())
     }

@@ -3,6 +3,7 @@
 pub mod dealing;
 pub mod head;
 pub mod placement;
+pub mod receipt;
 pub mod seal;
 pub mod shard_map;
 pub mod split;

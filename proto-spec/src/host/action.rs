@@ -4,7 +4,7 @@ use crate::attest::evidence::SignedEvidence;
 use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
 use crate::cms::credentials::Credential;
-use crate::cms::records::Group;
+use crate::cms::groups::Group;
 use crate::credential::head::SignedHead;
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused};
 use crate::genesis::SignedGenesis;

@@ -30,15 +30,17 @@ impl Host {
         let view = self.view(now).ok_or(Failure::Membership(self.no_mesh()))?;
         let head = HeadVerified::check(view.suite, view.mesh, head).map_err(refused)?;
         let credential = view.records.credential(&head.head().id()).ok_or(Failure::NotFound)?;
-        let group = view.records.group(&credential.group).ok_or_else(|| refused(Check::Group))?;
+        // Once it is removed its group may be gone, and nobody holds anything of it.
+        let group = view.records.group(&credential.group);
+        let holders = group.map(|group| group.holders.clone()).unwrap_or_default();
         if self.changes.contains_key(&head.head().request) {
             return Err(Failure::Local("a request of this id is open already"));
         }
         let member = |host: &HostId| view.records.member(host).map_or("", |member| member.record().domain.as_str());
-        let domains: Vec<&str> = group.holders.iter().map(member).collect();
-        let certain_at = certain_at(group.terms, &domains);
+        let domains: Vec<&str> = holders.iter().map(member).collect();
+        let certain_at = group.map_or(0, |group| certain_at(group.terms, &domains));
         let deadline = now.monotonic.plus(REQUEST_MS);
-        Ok(Changing::new(head, group.holders.clone(), certain_at, now.monotonic, deadline))
+        Ok(Changing::new(head, holders, certain_at, now.monotonic, deadline))
     }
 
     /// It is recorded: the holders are asked, up to an epoch long.
@@ -79,7 +81,7 @@ impl Host {
         head: Digest,
         actions: &mut Actions,
     ) {
-        if self.ground.records.credentials().made_of(&request, &head).is_some() && !self.disk_failed {
+        if self.ground.records.credentials().made_of(&head).is_some() && !self.disk_failed {
             self.send(Lane::Records, from, Message::Bound { request, head }, actions);
         } else {
             self.look_for_more(now, actions); // it is asked again

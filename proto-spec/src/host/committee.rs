@@ -346,7 +346,7 @@ impl Host {
             }
             Then::Recorded(to, request, head) => {
                 // Proposed twice, since its answer was slow: the first was recorded.
-                let known = self.ground.records.credentials().made_by(&head);
+                let known = self.ground.records.credentials().made_of(head.digest());
                 let outcome = outcome.map(|_| index).or_else(|check| known.ok_or(check));
                 self.answer_record(to, request, outcome.map(|record| (*head.digest(), record)), actions);
             }

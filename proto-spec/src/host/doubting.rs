@@ -46,6 +46,7 @@ impl Host {
                 self.confirmed = Some((round, record));
                 self.served_by.clear();
                 self.erase_confirmed(record, round, &committee, actions);
+                self.keep_book(actions);
                 self.take_new_seat(now, actions);
             }
             Said::Other => {

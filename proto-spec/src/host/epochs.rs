@@ -176,7 +176,6 @@ impl Host {
         if let Some(view) = self.view(now).filter(|_| self.leads()) {
             self.standings = self.coordinator.standings(view);
         }
-        self.keep_book(actions);
         let Some(message) = self.announcement(now, Told::Presence) else { return };
         let members: Vec<TransportKey> =
             self.ground.records.members().map(|member| member.record().transport).collect();
@@ -249,7 +248,6 @@ impl Host {
                 return;
             }
             self.standings = presence.iter().map(|one| (one.host, one.standing)).collect();
-            self.keep_book(actions);
         }
         self.catch_up(now, records, actions);
     }

@@ -247,7 +247,8 @@ impl Host {
     }
 
     /// The committee and where it is may have changed: after a restart this host must find somebody. A few others too: by
-    /// then nobody of this committee may be there.
+    /// then nobody of this committee may be there. Only once a header confirms the records: those that are on their way
+    /// name only some, and who is not among them yet must still be found.
     pub(super) fn keep_book(&mut self, actions: &mut Actions) {
         let records = &self.ground.records;
         self.book.keep(|key| records.member_by_transport(key).is_some() || records.roll().left_at(key).is_some());

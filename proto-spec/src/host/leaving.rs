@@ -3,22 +3,24 @@
 use super::committee::Then;
 use super::{Actions, Host, Lane, LocalId};
 use crate::cms::command::Command;
-use crate::cms::members::leaving_bytes;
+use crate::cms::members::LeavingWord;
 use crate::error::{Check, Failure, Subject};
-use crate::types::{Ed25519Signature, HostId, Now, RequestId, TransportKey};
+use crate::types::{HostId, Now, RequestId, TransportKey};
 use crate::wire::Message;
 
 impl Host {
     /// Says that this host leaves.
     pub(super) fn begin_leaving(&mut self, now: Now, id: LocalId, actions: &mut Actions) {
         let records = &self.ground.records;
-        let bytes = records.mesh().zip(self.own_member()).map(|(mesh, member)| leaving_bytes(mesh, member.record()));
+        let round = records.round();
+        let own = records.mesh().zip(self.own_member());
+        let bytes = own.map(|(mesh, member)| LeavingWord::signed_bytes(mesh, member.record(), round));
         let sign = |bytes: Vec<u8>| self.ground.suite.ed25519_sign(&self.own.identity.transport, &bytes);
         let Some(signature) = bytes.and_then(sign) else {
             return Self::reply(id, Err(Failure::Membership(self.no_mesh())), actions);
         };
         let request = RequestId(self.generator.bytes());
-        self.ask(now, id, request, Message::LeaveRequest { request, signature }, actions);
+        self.ask(now, id, request, Message::LeaveRequest { request, word: LeavingWord { round, signature } }, actions);
     }
 
     /// As the leader: a host leaves.
@@ -27,10 +29,10 @@ impl Host {
         now: Now,
         from: TransportKey,
         host: HostId,
-        (request, signature): (RequestId, Ed25519Signature),
+        (request, word): (RequestId, LeavingWord),
         actions: &mut Actions,
     ) {
-        let command = Command::Leaving { host, signature };
+        let command = Command::Leaving { host, word };
         let leading = if self.leads() { Ok(()) } else { Err(Check::NotLeader) };
         let proposed = leading
             .and_then(|()| self.ground.records.check_leaving(&host))
@@ -56,9 +58,7 @@ impl Host {
     /// As the leader: whoever said that it leaves, and has nothing left to give up, is gone.
     pub(super) fn let_go(&mut self, now: Now, actions: &mut Actions) {
         let records = &self.ground.records;
-        let Some(committee) = records.committee() else { return };
-        let is_free = |host: &&HostId| committee.seat_of(host).is_none() && committee.key.index_of(host).is_none();
-        let gone: Vec<HostId> = records.roll().leaving().filter(is_free).copied().collect();
+        let gone: Vec<HostId> = records.roll().leaving().filter(|host| records.may_leave(host)).copied().collect();
         for host in gone {
             // Proposed twice it is refused once: the records take one of them.
             let _not_leading = self.propose(now, &Command::Leave { host }, Then::Nothing, actions);

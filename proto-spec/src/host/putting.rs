@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::{Action, Actions, Host, Lane, LocalId, LocalReply};
 use crate::cms::records::Records;
-use crate::cms::service::receipt_holds;
 use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::receipt::PutReceipt;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::relay::{Next, Putting, RETRY_MS, SILENCE_MS, Stage, Wait};
 use crate::types::{Digest, HostId, Now, RequestId, Time, TransportKey};
-use crate::wire::{DealBundle, Message, Package, PutReceipt};
+use crate::wire::{DealBundle, Message, Package};
 use crate::witness::Witnesses;
 
 /// A question to the coordinator whose answer goes to a local client as it is.
@@ -204,7 +204,7 @@ impl Host {
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some((putting, _)) = self.puts.get_mut(&request) else { return };
         // A receipt that the coordinator would not take is no receipt: its holder has not answered well.
-        let next = if receipt_holds(view, &receipt) && putting.is_for(&receipt) {
+        let next = if view.records.receipt_holds(view.suite, &receipt) && putting.is_for(&receipt) {
             putting.stored(from, receipt, now.monotonic)
         } else {
             putting.refused(from, Refused::new(Check::Receipts, Subject::Host(from)), now.monotonic)
@@ -248,7 +248,7 @@ impl Host {
         let open: Vec<(RequestId, Digest)> =
             self.open_heads().map(|(request, head, _)| (request, *head.digest())).collect();
         let (own, records) = (self.own.host, self.ground.records.credentials());
-        let made = |(request, head): &(RequestId, Digest)| Some((*request, records.made_of(request, head)?));
+        let made = |(request, head): &(RequestId, Digest)| Some((*request, records.made_of(head)?));
         let made: BTreeMap<RequestId, u64> = open.iter().filter_map(made).collect();
         let mut recorded = Vec::new();
         for (request, _, witnesses) in self.open_heads() {

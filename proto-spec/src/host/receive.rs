@@ -144,8 +144,8 @@ impl Host {
             Message::ChangeRecord { request, head } => {
                 self.on_record_request(now, from, Wanted { request, head, receipts: None }, actions);
             }
-            Message::LeaveRequest { request, signature } => {
-                self.on_leave_request(now, from, host, (request, signature), actions);
+            Message::LeaveRequest { request, word } => {
+                self.on_leave_request(now, from, host, (request, word), actions);
             }
             Message::Rewrapped { number, signature } => self.on_rewrapped(now, host, (number, signature), actions),
             Message::BoundAsk { request, head } => self.on_bound_ask(now, from, request, head, actions),

@@ -5,10 +5,11 @@ use super::{Actions, Host, Lane};
 use crate::cms::command::Command;
 use crate::cms::service;
 use crate::credential::head::{HeadVerified, SignedHead};
+use crate::credential::receipt::PutReceipt;
 use crate::error::{Check, Subject};
 use crate::limits::WITNESSED_MAX;
 use crate::types::{CredentialId, Digest, Now, RequestId, TransportKey};
-use crate::wire::{Message, PutReceipt};
+use crate::wire::Message;
 
 /// A head that somebody wants recorded.
 pub(super) struct Wanted {
@@ -89,7 +90,7 @@ impl Host {
         let view = self.view(now).filter(|_| self.leads()).ok_or(Check::NotLeader)?;
         let head = HeadVerified::check(view.suite, view.mesh, &wanted.head)?;
         // Asked again after the answer was lost: the same request has the same record.
-        if let Some(record) = view.records.credentials().made_by(&head) {
+        if let Some(record) = view.records.credentials().made_of(head.digest()) {
             return Ok(Checked::Recorded(*head.digest(), record));
         }
         let command = match &wanted.receipts {
@@ -144,7 +145,7 @@ impl Host {
             return; // its records are somebody's word from here on
         }
         for (from, request, head) in asked {
-            match self.ground.records.credentials().made_of(&request, &head) {
+            match self.ground.records.credentials().made_of(&head) {
                 Some(record) => self.send(Lane::Records, from, Message::Recorded { request, head, record }, actions),
                 None => self.unanswered.push_back((from, request, head)),
             }

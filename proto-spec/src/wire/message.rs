@@ -10,10 +10,12 @@ use crate::attest::tpm::CredentialBlob;
 use crate::beacon::SignedBeacon;
 use crate::cms::command::Founding;
 use crate::cms::election::{Ballot, LogEntry};
+use crate::cms::members::LeavingWord;
 use crate::cms::seating::{SeatProof, Seating};
 use crate::cms::version::VersionWord;
 use crate::credential::dealing::KeyDeal;
 use crate::credential::head::SignedHead;
+use crate::credential::receipt::PutReceipt;
 use crate::credential::split::PutOrder;
 use crate::error::Refused;
 use crate::founding::{Founder, Vote};
@@ -152,28 +154,6 @@ pub struct Entrusting {
     /// The credential, sealed to that key.
     #[serde(with = "serde_bytes")]
     pub sealed: Vec<u8>,
-}
-
-/// A holder's word that a share is checked and flushed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PutReceipt {
-    /// The holder.
-    pub holder: HostId,
-    /// Index of the share.
-    pub index: ShareIndex,
-    /// Digest of the head.
-    pub head: Digest,
-    /// The group.
-    pub group: GroupId,
-    /// Its generation.
-    pub generation: Generation,
-    /// Digest of the commitments.
-    pub commitments: Digest,
-    /// Round of the newest header in the holder's records: the put must be recorded before too many others follow.
-    pub round: Round,
-    /// Signature of the holder's transport key.
-    pub signature: Ed25519Signature,
 }
 
 /// A message. The order of the variants is the wire's: new ones go to the end.
@@ -542,8 +522,8 @@ pub enum Message {
     LeaveRequest {
         /// The request.
         request: RequestId,
-        /// Signature of its transport key.
-        signature: Ed25519Signature,
+        /// Its word.
+        word: LeavingWord,
     },
     /// Voter → somebody who votes without a seat.
     Unseated(Box<Seating>),

@@ -9,8 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use message::{
-    Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Holder, Message, Package, Presence, PutReceipt, Shown,
-    Standing,
+    Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Holder, Message, Package, Presence, Shown, Standing,
 };
 
 use crate::error::DecodeError;
