@@ -58,7 +58,7 @@ impl Changing {
     /// Begins: the leader is to be asked for the record.
     pub fn new(head: HeadVerified, holders: Vec<HostId>, certain_at: usize, now: Time, deadline: Time) -> Self {
         let retry_at = now.plus(SILENCE_MS);
-        let (stage, bound, witnesses) = (Stage::AwaitingRecord, BTreeSet::new(), Witnesses::default());
+        let (stage, bound, witnesses) = (Stage::AwaitingRecord, BTreeSet::new(), Witnesses::begin(now));
         Self { head, stage, deadline, retry_at, holders, certain_at, bound, witnesses }
     }
 

@@ -110,7 +110,7 @@ impl Putting {
             receipts: BTreeMap::new(),
             refused: BTreeMap::new(),
             unreached: BTreeSet::new(),
-            witnesses: Witnesses::default(),
+            witnesses: Witnesses::begin(begun),
         })
     }
 

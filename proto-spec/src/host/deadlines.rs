@@ -33,10 +33,10 @@ impl Host {
         for (put, _) in self.puts.values() {
             times.push(put.deadline);
             times.extend(put.retry_at);
-            times.extend(put.witnesses.ask_at().filter(|_| put.stage == Stage::AwaitingRecord));
+            times.extend((put.stage == Stage::AwaitingRecord).then(|| put.witnesses.ask_at()));
         }
         let waits = self.changes.values().filter(|(changing, _)| changing.is_awaiting_record());
-        times.extend(waits.filter_map(|(changing, _)| changing.witnesses.ask_at()));
+        times.extend(waits.map(|(changing, _)| changing.witnesses.ask_at()));
         times.extend(self.changes.values().flat_map(|(changing, _)| [changing.deadline, changing.retry_at]));
         for (reading, _) in self.readings.values() {
             times.push(reading.deadline);

@@ -33,6 +33,7 @@ mod seats;
 mod spreading;
 mod unlocking;
 mod versions;
+mod witnessing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! What this host does for a local client that puts: it relays, and sees ciphertext only.
 
-use std::collections::BTreeMap;
-
 use super::{Action, Actions, Host, Lane, LocalId, LocalReply};
 use crate::cms::records::Records;
 use crate::credential::head::{HeadVerified, SignedHead};
@@ -9,9 +7,8 @@ use crate::credential::receipt::PutReceipt;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::relay::{Next, Putting, RETRY_MS, SILENCE_MS, Stage, Wait};
-use crate::types::{Digest, HostId, Now, RequestId, Time, TransportKey};
+use crate::types::{HostId, Now, RequestId, Time, TransportKey};
 use crate::wire::{DealBundle, Message, Package};
-use crate::witness::Witnesses;
 
 /// A question to the coordinator whose answer goes to a local client as it is.
 pub(super) struct Asked {
@@ -212,75 +209,7 @@ impl Host {
         self.follow_put(now, &request, next, actions);
     }
 
-    /// A voter says that something is recorded.
-    pub(super) fn on_recorded(
-        &mut self,
-        now: Now,
-        from: HostId,
-        request: &RequestId,
-        (head, record): (&Digest, u64),
-        actions: &mut Actions,
-    ) {
-        if self.asked.contains_key(request) {
-            return self.on_early(now, request, Early::Leaving(self.own.host), actions);
-        }
-        let found = self.open_heads().find(|(known, of, _)| known == request && of.digest() == head);
-        if let Some(()) = found.map(|(_, _, witnesses)| witnesses.says(from, record, now.monotonic)) {
-            self.hand_on_recorded(now, actions);
-            if self.ground.records.applied() < record {
-                self.look_for_more(now, actions);
-            }
-        }
-    }
-
-    /// Heads whose record is waited for.
-    fn open_heads(&mut self) -> impl Iterator<Item = (RequestId, &HeadVerified, &mut Witnesses)> {
-        let puts = self.puts.iter_mut().filter(|(_, (putting, _))| putting.stage == Stage::AwaitingRecord);
-        let puts = puts.map(|(request, (putting, _))| (*request, &putting.head, &mut putting.witnesses));
-        let changes = self.changes.iter_mut().filter(|(_, (changing, _))| changing.is_awaiting_record());
-        puts.chain(changes.map(|(request, (changing, _))| (*request, &changing.head, &mut changing.witnesses)))
-    }
-
-    /// Records were applied, or somebody spoke of them: what they hold is recorded, where a majority of the seats, as a header
-    /// names them, says the same. Whoever served these records may have made them up.
-    fn hand_on_recorded(&mut self, now: Now, actions: &mut Actions) {
-        let seats = self.seating.as_ref().map(|seating| seating.seats.clone()).unwrap_or_default();
-        let open: Vec<(RequestId, Digest)> =
-            self.open_heads().map(|(request, head, _)| (request, *head.digest())).collect();
-        let (own, records) = (self.own.host, self.ground.records.credentials());
-        let made = |(request, head): &(RequestId, Digest)| Some((*request, records.made_of(head)?));
-        let made: BTreeMap<RequestId, u64> = open.iter().filter_map(made).collect();
-        let mut recorded = Vec::new();
-        for (request, _, witnesses) in self.open_heads() {
-            if let Some(record) = made.get(&request).copied() {
-                witnesses.says(own, record, now.monotonic);
-                recorded.extend(witnesses.agree_on(record, &seats).then_some((request, record)));
-            }
-        }
-        for (request, record) in recorded {
-            self.end_recorded(&request, record, actions);
-            self.on_change_recorded(now, request, record, actions);
-        }
-    }
-
-    /// Asks the seats of which a header speaks, where somebody has said that a head is recorded.
-    pub(super) fn tick_witnesses(&mut self, now: Now, actions: &mut Actions) {
-        let seats = self.seating.as_ref().map(|seating| seating.seats.clone()).unwrap_or_default();
-        let own = self.own.host;
-        let mut questions = Vec::new();
-        for (request, head, witnesses) in self.open_heads() {
-            let head = *head.digest();
-            let silent = witnesses.ask(&seats, now.monotonic).into_iter().filter(|host| *host != own);
-            questions.extend(silent.map(|host| (host, Message::RecordedAsk { request, head })));
-        }
-        for (host, question) in questions {
-            if let Some(member) = self.ground.records.member(&host) {
-                self.send(Lane::Direct, member.record().transport, question, actions);
-            }
-        }
-    }
-
-    fn end_recorded(&mut self, request: &RequestId, record: u64, actions: &mut Actions) {
+    pub(super) fn end_recorded(&mut self, request: &RequestId, record: u64, actions: &mut Actions) {
         let Some((putting, id)) = self.puts.remove(request) else { return };
         let k = usize::from(putting.head.head().terms.k);
         let reply = LocalReply::Stored {

@@ -7,7 +7,6 @@ use crate::cms::service;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::receipt::PutReceipt;
 use crate::error::{Check, Subject};
-use crate::limits::WITNESSED_MAX;
 use crate::types::{CredentialId, Digest, Now, RequestId, TransportKey};
 use crate::wire::Message;
 
@@ -116,39 +115,6 @@ impl Host {
                 self.send(Lane::Records, to, Message::Recorded { request, head, record }, actions);
             }
             Err(check) => self.refuse(Lane::Direct, to, request, check, Subject::Request, actions),
-        }
-    }
-
-    /// As a voter: says what it has recorded, at once or as soon as it hears of the record. Whoever is forgotten over others
-    /// asks again.
-    pub(super) fn on_recorded_ask(
-        &mut self,
-        from: TransportKey,
-        request: RequestId,
-        head: Digest,
-        actions: &mut Actions,
-    ) {
-        if self.seated.is_none() || self.disk_failed {
-            return;
-        }
-        self.unanswered.push_back((from, request, head));
-        if self.unanswered.len() > WITNESSED_MAX {
-            self.unanswered.pop_front();
-        }
-        self.bear_witness(actions);
-    }
-
-    /// As a voter: answers those who asked for what is recorded now.
-    pub(super) fn bear_witness(&mut self, actions: &mut Actions) {
-        let asked = std::mem::take(&mut self.unanswered);
-        if self.seated.is_none() {
-            return; // its records are somebody's word from here on
-        }
-        for (from, request, head) in asked {
-            match self.ground.records.credentials().made_of(&head) {
-                Some(record) => self.send(Lane::Records, from, Message::Recorded { request, head, record }, actions),
-                None => self.unanswered.push_back((from, request, head)),
-            }
         }
     }
 }
