@@ -38,7 +38,10 @@ pub enum StoreError {
     #[error("another daemon runs on the store at {0}")]
     InUse(PathBuf),
     /// A value does not read back: damaged, or written under another key.
-    #[error("a value in the store does not read back; it is damaged or belongs to another TPM")]
+    #[error(
+        "a value in the store does not read back: it is damaged, or belongs to another TPM. Move the folder `store` of the \
+         daemon's state aside, start it again, and enrol it with a ticket that names this machine (invite --ek-hash)"
+    )]
     Damaged,
     /// A value is too large for one row.
     #[error("a value of {0} bytes is too large for one row")]

@@ -2,6 +2,7 @@
 //! lets in.
 
 pub mod client;
+mod places;
 pub mod server;
 
 use std::collections::BTreeMap;

@@ -5,12 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use axum::body::Bytes;
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path as PathOf, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,6 +22,7 @@ use spec::wire::{self, Address, Entrusting};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
+use super::places::{self, Peer};
 use super::{
     ErrorBody, FORMAT, beacon_json, chain_json, credential_json, host_json, pack, shown_json, status_json, unpack,
 };
@@ -34,18 +33,6 @@ const BODY_MAX: usize = MESSAGE_MAX / 3 * 4 + 64 * 1024;
 
 /// Group of the socket where nothing else is said.
 const DEFAULT_GROUP: &str = "vouchsafe";
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy)]
-struct Peer {
-    uid: Option<u32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
-    }
-}
 
 #[derive(Clone)]
 struct Door {
@@ -92,7 +79,8 @@ pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<Loca
         .route("/v1/puts/store", post(put_store))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(Door { requests });
-    axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>()).await
+    places::serve(&listener, &routes).await;
+    Ok(())
 }
 
 /// The number of the socket's group. One that was named must be there; the usual one may be missing.
@@ -327,8 +315,7 @@ async fn evidence(State(door): State<Door>) -> Answer {
 }
 
 fn admin(peer: Peer) -> Result<(), Refusal> {
-    let own = rustix::process::getuid().as_raw();
-    if peer.uid.is_some_and(|uid| uid == 0 || uid == own) {
+    if peer.is_admin() {
         return Ok(());
     }
     let message = "founding, joining and leaving are for root and the daemon's own user".to_owned();

@@ -7,6 +7,7 @@ mod codec;
 mod doors;
 mod gossip;
 mod messages;
+mod pulse;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +25,9 @@ use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::request_response::{self, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{PeerId, SwarmBuilder, memory_connection_limits, noise, tcp, yamux};
+use libp2p::{PeerId, SwarmBuilder, memory_connection_limits, noise, ping, tcp, yamux};
 use messages::Messages;
+use pulse::Pulse;
 use spec::error::DecodeError;
 use spec::gossip::Verdict;
 use spec::limits::MESSAGE_MAX;
@@ -115,6 +117,7 @@ pub enum Arrival {
 struct Behaviour {
     doors: Doors,
     memory: memory_connection_limits::Behaviour,
+    ping: ping::Behaviour,
     messages: Messages,
     gossip: Gossipsub,
 }
@@ -140,6 +143,7 @@ pub struct Network {
     active: BTreeMap<PeerId, Instant>,
     /// Open connections, and since when.
     connections: BTreeMap<PeerId, BTreeMap<ConnectionId, Instant>>,
+    pulse: Pulse,
     orders: mpsc::Receiver<Order>,
     arrivals: mpsc::Sender<Arrival>,
     gossip: Gossip,
@@ -220,6 +224,7 @@ impl Network {
             lines: BTreeMap::new(),
             active: BTreeMap::new(),
             connections: BTreeMap::new(),
+            pulse: Pulse::default(),
             orders: orders_end,
             arrivals,
             gossip: Gossip::default(),
@@ -252,7 +257,12 @@ impl Network {
                         self.dispatch(sent, addresses.clone());
                     }
                 }
-                _ = sweep.tick() => self.give_up_late().await,
+                _ = sweep.tick() => {
+                    for dead in self.pulse.dead() {
+                        let _closed_already = self.swarm.close_connection(dead);
+                    }
+                    self.give_up_late().await;
+                }
                 event = self.swarm.select_next_some() => {
                     self.on_swarm(event).await;
                 }
@@ -266,6 +276,7 @@ impl Network {
     async fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Messages(event)) => self.on_message(event).await,
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.pulse.felt(&event),
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => {
                 if let Some((_, name, bytes)) = self.gossip.arrived(&mut self.swarm.behaviour_mut().gossip, event) {
                     self.arrive(Arrival::News(name, bytes)).await;
@@ -275,6 +286,7 @@ impl Network {
                 self.connected(peer_id, connection_id, endpoint.is_listener());
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                self.pulse.end(connection_id);
                 if let Some(connections) = self.connections.get_mut(&peer_id) {
                     connections.remove(&connection_id);
                     if connections.is_empty() {
@@ -298,6 +310,7 @@ impl Network {
             .map(|(id, _)| *id)
             .collect();
         connections.insert(connection, now);
+        self.pulse.begin(connection);
         self.gossip.met(&mut self.swarm.behaviour_mut().gossip, &peer);
         for id in dead {
             let _closed_already = self.swarm.close_connection(id);
@@ -479,6 +492,7 @@ fn behaviour(circle: &Circle) -> Option<Behaviour> {
         // First: what it refuses, the others never see.
         doors: Doors::new(circle.clone()),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE),
+        ping: pulse::behaviour(),
         messages: Messages::new(circle.clone()),
         gossip: gossip::behaviour()?,
     })

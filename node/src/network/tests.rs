@@ -194,3 +194,41 @@ async fn who_is_not_in_the_circle_is_not_heard() {
     first.orders.send(Order::Publish(vec![1])).await.unwrap();
     assert_eq!(next_news(&mut second, Duration::from_secs(3)).await, None);
 }
+
+/// Passes TCP on to an address; what was opened before the outage passes nothing on any more, as where a network dropped
+/// its packets for long.
+async fn line_to(address: &Address, outages: tokio::sync::watch::Receiver<u64>) -> Address {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = Address(listener.local_addr().unwrap().to_string());
+    let target = address.0.clone();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = tokio::net::TcpStream::connect(&target).await.unwrap();
+            let mut outages = outages.clone();
+            outages.borrow_and_update();
+            held.push(tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    // Both ends stay open, and hear nothing.
+                    _ = outages.changed() => std::future::pending::<()>().await,
+                }
+            }));
+        }
+    });
+    own
+}
+
+#[tokio::test]
+async fn a_connection_that_an_outage_left_dead_is_given_up_and_what_was_sent_into_it_sent_again() {
+    let (left, mut right, to, address) = pair().await;
+    let (outage, outages) = tokio::sync::watch::channel(0);
+    let line = line_to(&address, outages).await;
+    let send = |byte: u8| left.orders.send(Order::Send { to, address: line.clone(), bytes: vec![byte] });
+    send(1).await.unwrap();
+    assert!(matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes[0] == 1));
+    outage.send(1).unwrap();
+    send(2).await.unwrap();
+    let arrived = tokio::time::timeout(DELIVERY, right.arrivals.recv()).await;
+    assert!(matches!(arrived, Ok(Some(Arrival::Bytes(_, bytes))) if bytes[0] == 2));
+}

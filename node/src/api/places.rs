@@ -1,0 +1,114 @@
+//! Who gets a place at the local socket: so many at once, of which root is always left some, and nobody who says nothing
+//! keeps one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Connections at once: as many as requests may be open.
+const PLACES: usize = spec::limits::REQUESTS_OPEN_MAX;
+/// Of these for root and the daemon's own user alone.
+const PLACES_OF_ADMIN: usize = 16;
+/// A request's head takes at most so long; a client of ours sends it at once.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// After a failure to accept, as for want of open files.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    uid: Option<u32>,
+}
+
+impl Peer {
+    fn of(stream: &UnixStream) -> Self {
+        Self { uid: stream.peer_cred().ok().map(|credentials| credentials.uid()) }
+    }
+
+    /// Root, or the daemon's own user.
+    pub(super) fn is_admin(self) -> bool {
+        let own = rustix::process::getuid().as_raw();
+        self.uid.is_some_and(|uid| uid == 0 || uid == own)
+    }
+}
+
+/// Serves these routes until the daemon ends.
+pub(super) async fn serve(listener: &UnixListener, routes: &Router) {
+    let places = Arc::new(Semaphore::new(PLACES));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the local socket takes no connection for a moment");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let peer = Peer::of(&stream);
+        match place(&places, peer) {
+            Some(place) => drop(tokio::spawn(converse(stream, routes.clone(), peer, place))),
+            None => tracing::warn!(uid = ?peer.uid, "the local socket is full: a connection was closed"),
+        }
+    }
+}
+
+fn place(places: &Arc<Semaphore>, peer: Peer) -> Option<OwnedSemaphorePermit> {
+    let is_open = peer.is_admin() || places.available_permits() > PLACES_OF_ADMIN;
+    places.clone().try_acquire_owned().ok().filter(|_| is_open)
+}
+
+async fn converse(stream: UnixStream, routes: Router, peer: Peer, _place: OwnedSemaphorePermit) {
+    let service = TowerToHyperService::new(routes.layer(Extension(ConnectInfo(peer))));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a connection of the local socket ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_fills_the_socket_leaves_places_to_root() {
+        let places = Arc::new(Semaphore::new(PLACES));
+        let (anybody, root) = (Peer { uid: Some(u32::MAX - 7) }, Peer { uid: Some(0) });
+        let taken: Vec<_> = std::iter::from_fn(|| place(&places, anybody)).take(PLACES).collect();
+        assert_eq!(taken.len(), PLACES - PLACES_OF_ADMIN);
+        let of_root: Vec<_> = std::iter::from_fn(|| place(&places, root)).take(PLACES).collect();
+        assert_eq!(of_root.len(), PLACES_OF_ADMIN);
+        drop(taken);
+        assert!(place(&places, anybody).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_or_half_a_head_is_sent_away() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = UnixListener::bind(folder.path().join("socket")).expect("a socket");
+        let routes = Router::new().route("/", axum::routing::get(|| async { "here" }));
+        let mut silent = UnixStream::connect(folder.path().join("socket")).await.expect("connects");
+        let mut slow = UnixStream::connect(folder.path().join("socket")).await.expect("connects");
+        let mut good = UnixStream::connect(folder.path().join("socket")).await.expect("connects");
+        let server = tokio::spawn(async move { serve(&listener, &routes).await });
+        slow.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("writes");
+        good.write_all(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").await.expect("writes");
+        let mut answer = String::new();
+        good.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.ends_with("here"), "{answer}");
+        for stream in [&mut silent, &mut slow] {
+            let mut rest = Vec::new();
+            let end = tokio::time::timeout(2 * HEAD_PATIENCE, stream.read_to_end(&mut rest)).await;
+            assert!(end.is_ok(), "it keeps its place");
+        }
+        server.abort();
+    }
+}
