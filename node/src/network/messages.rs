@@ -15,6 +15,7 @@ use super::codec::{Circle, Codec, Far, Frame, Next};
 use super::{DELIVERY, STREAMS};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/vouchsafe/1");
+
 /// The library's part, and who is at the far end of the connection for which it makes a codec.
 pub(super) struct Messages {
     inner: request_response::Behaviour<Codec>,
