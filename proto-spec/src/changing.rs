@@ -37,7 +37,8 @@ pub struct Changing {
     /// When to ask again.
     pub retry_at: Time,
     holders: Vec<HostId>,
-    certain_at: usize,
+    /// How many of them must be bound; nothing where nobody knows who they are.
+    certain_at: Option<usize>,
     bound: BTreeSet<HostId>,
     /// Who says that it is recorded.
     pub witnesses: Witnesses,
@@ -56,10 +57,17 @@ pub struct Changed {
 
 impl Changing {
     /// Begins: the leader is to be asked for the record.
-    pub fn new(head: HeadVerified, holders: Vec<HostId>, certain_at: usize, now: Time, deadline: Time) -> Self {
-        let retry_at = now.plus(SILENCE_MS);
-        let (stage, bound, witnesses) = (Stage::AwaitingRecord, BTreeSet::new(), Witnesses::begin(now));
-        Self { head, stage, deadline, retry_at, holders, certain_at, bound, witnesses }
+    pub fn new(head: HeadVerified, now: Time, deadline: Time) -> Self {
+        Self {
+            head,
+            stage: Stage::AwaitingRecord,
+            deadline,
+            retry_at: now.plus(SILENCE_MS),
+            holders: Vec::new(),
+            certain_at: None,
+            bound: BTreeSet::new(),
+            witnesses: Witnesses::begin(now),
+        }
     }
 
     /// The request.
@@ -77,11 +85,15 @@ impl Changing {
         Message::ChangeRecord { request: self.request(), head: self.head.signed().clone() }
     }
 
-    /// It is recorded: the holders are asked until then.
-    pub fn recorded(&mut self, record: u64, now: Time, deadline: Time) {
+    /// It is recorded: those who hold the shares then are asked until the deadline, and so many must be bound. Where their
+    /// group is gone with a removed value, it is not certain who still has some.
+    pub fn recorded(&mut self, record: u64, binding: Option<(Vec<HostId>, usize)>, now: Time, deadline: Time) {
         self.stage = Stage::AwaitingHolders { record };
         self.retry_at = now;
         self.deadline = deadline;
+        if let Some((holders, certain_at)) = binding {
+            (self.holders, self.certain_at) = (holders, Some(certain_at));
+        }
     }
 
     /// A holder is bound by the record of a head.
@@ -116,7 +128,11 @@ impl Changing {
 
     fn outcome(&self) -> Option<Changed> {
         let Stage::AwaitingHolders { record } = self.stage else { return None };
-        Some(Changed { record, certain: self.bound.len() >= self.certain_at, missing: self.missing() })
+        Some(Changed {
+            record,
+            certain: self.certain_at.is_some_and(|certain_at| self.bound.len() >= certain_at),
+            missing: self.missing(),
+        })
     }
 
     fn missing(&self) -> Vec<HostId> {

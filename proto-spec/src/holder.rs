@@ -62,6 +62,17 @@ struct Held {
 /// Which share: several heads of one credential may lie beside each other until one is recorded.
 pub type ShareKey = (CredentialId, Digest);
 
+/// A share that is superfluous.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// Which.
+    pub key: ShareKey,
+    /// Its group.
+    pub group: GroupId,
+    /// Pieces of its payload.
+    pub pieces: u16,
+}
+
 /// What a dealer sends to a holder.
 #[derive(Debug, Clone, Copy)]
 pub struct Offer<'a> {
@@ -136,6 +147,11 @@ impl State {
         self.is_full = bytes < DISK_FREE_MIN;
     }
 
+    /// Whether this host takes no new share.
+    pub fn is_full(&self) -> bool {
+        self.is_full || self.held.len() >= SHARES_HELD_MAX
+    }
+
     /// Takes back a share from disk.
     ///
     /// # Errors
@@ -170,7 +186,7 @@ impl State {
     }
 
     /// A header of a round confirms the records up to an index: what they make superfluous is to go.
-    pub fn confirmed(&mut self, records: &Records, up_to: u64, round: Round) -> Vec<(ShareKey, u16)> {
+    pub fn confirmed(&mut self, records: &Records, up_to: u64, round: Round) -> Vec<Gone> {
         let mut gone = Vec::new();
         for id in std::mem::take(&mut self.changed) {
             match records.credential(&id) {
@@ -179,7 +195,9 @@ impl State {
                 None => {}
             }
         }
-        self.freed.clear();
+        // Those of records behind it may turn out to be made up still.
+        let is_open = |(id, _): &ShareKey| records.credential(id).is_some_and(|credential| credential.record > up_to);
+        self.freed.retain(is_open);
         gone.extend(self.expired(round));
         gone
     }
@@ -200,6 +218,8 @@ impl State {
     /// # Errors
     /// The first check that fails.
     pub fn accept(&mut self, view: View<'_>, keys: HolderKeys<'_>, offer: Offer<'_>) -> Result<Accepted, Check> {
+        // Else the receipt would be as old as the records.
+        view.follows_header()?;
         let head = HeadVerified::check(view.suite, view.mesh, offer.head)?;
         self.check_offer(view, keys.host, &head, &offer)?;
         let key = (head.head().id(), *head.digest());
@@ -268,8 +288,7 @@ impl State {
         let of_client: usize =
             unrecorded().filter(|held| held.head.head().client == client).map(|held| held.bytes).sum();
         let of_sender = unrecorded().filter(|held| held.stored.sender == *sender).count();
-        let full = self.is_full
-            || self.held.len() >= SHARES_HELD_MAX
+        let full = self.is_full()
             || of_client + occupied(head) > UNRECORDED_BYTES_MAX
             || of_sender >= UNRECORDED_PER_SENDER_MAX;
         if full { Err(Check::Capacity) } else { Ok(()) }
@@ -315,7 +334,7 @@ impl State {
 
     /// What a recorded head makes superfluous: older shares of its credential, rivals that lost, and all of them once
     /// it is removed.
-    fn superseded(&mut self, recorded: &Credential) -> Vec<(ShareKey, u16)> {
+    fn superseded(&mut self, recorded: &Credential) -> Vec<Gone> {
         let head = recorded.head.head();
         let id = head.id();
         self.unrecorded.remove(&(id, recorded.dealt));
@@ -328,16 +347,16 @@ impl State {
     }
 
     /// Shares whose put can be recorded no more once a header of this round is closed.
-    fn expired(&mut self, header: Round) -> Vec<(ShareKey, u16)> {
+    fn expired(&mut self, header: Round) -> Vec<Gone> {
         let is_late = |key: &&ShareKey| self.held.get(key).is_none_or(|held| has_expired(held.stored.round, header));
         let gone: Vec<ShareKey> = self.unrecorded.iter().filter(is_late).copied().collect();
         self.drop_all(gone)
     }
 
-    fn drop_all(&mut self, gone: Vec<ShareKey>) -> Vec<(ShareKey, u16)> {
+    fn drop_all(&mut self, gone: Vec<ShareKey>) -> Vec<Gone> {
         let drop = |key: ShareKey| {
             self.unrecorded.remove(&key);
-            self.held.remove(&key).map(|held| (key, held.head.head().pieces))
+            self.held.remove(&key).map(|held| Gone { key, group: held.stored.group, pieces: held.head.head().pieces })
         };
         gone.into_iter().filter_map(drop).collect()
     }

@@ -7,6 +7,7 @@ use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::receipt::PutReceipt;
 use crate::credential::split::commitments_digest;
 use crate::error::{Check, Failure, Refused, Subject};
+use crate::limits::SHARES_MAX;
 use crate::types::{HostId, RequestId, ShareIndex, Time};
 use crate::wire::{Message, Package};
 use crate::witness::Witnesses;
@@ -29,6 +30,9 @@ pub const SILENCE_MS: u64 = 1_000;
 const PATIENCE: u64 = 3;
 /// and at least this long.
 const PATIENCE_MS_MIN: u64 = 100;
+
+/// A holder that failed a put is passed over so long.
+const PASSED_OVER_MS: u64 = 60_000;
 
 /// What a put waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,27 @@ pub struct Putting {
     unreached: BTreeSet<ShareIndex>,
     /// Who says that it is recorded.
     pub witnesses: Witnesses,
+}
+
+/// Holders that failed a put of this host: the next ones go elsewhere for a while, where they can.
+#[derive(Debug, Default)]
+pub struct PassedOver(BTreeMap<HostId, Time>);
+
+impl PassedOver {
+    /// These failed now.
+    pub fn remember(&mut self, hosts: &[HostId], now: Time) {
+        self.0.retain(|_, until| now < *until);
+        for host in hosts {
+            if self.0.len() < SHARES_MAX {
+                self.0.insert(*host, now.plus(PASSED_OVER_MS));
+            }
+        }
+    }
+
+    /// Who is passed over now; at most [`SHARES_MAX`].
+    pub fn hosts(&self, now: Time) -> Vec<HostId> {
+        self.0.iter().filter(|(_, until)| now < **until).map(|(host, _)| *host).collect()
+    }
 }
 
 /// What a put wants next.
@@ -279,14 +304,14 @@ impl Putting {
         self.package.group
     }
 
-    /// Shares that are flushed.
-    pub fn flushed(&self) -> usize {
-        self.receipts.len()
+    /// Whether the holder of a share gave its receipt.
+    pub fn has_receipt(&self, index: ShareIndex) -> bool {
+        self.receipts.contains_key(&index)
     }
 }
 
 /// Refusals that pass by themselves: the holder is starting, or a record behind.
 fn is_passing(check: Check) -> bool {
     // Room is made as soon as another put of the same owner is recorded.
-    matches!(check, Check::NotReady | Check::Group | Check::Membership | Check::Capacity)
+    matches!(check, Check::NotReady | Check::Behind | Check::Group | Check::Membership | Check::Capacity)
 }

@@ -34,6 +34,8 @@ pub enum Lie {
     WrongRow,
     /// Deals honestly, and leaves out of the records that it serves what they say of credentials.
     NoHeads,
+    /// Deals honestly, and never says that it keeps a share.
+    NoReceipts,
     /// Deals honestly, and keeps its vote for the founding to itself.
     NoVote,
 }
@@ -68,6 +70,7 @@ impl Liar {
             Message::FoundingDeal { attempt, deal } if self.founds => (attempt.0.to_vec(), deal),
             Message::FoundingVote { .. } if self.founds && self.lie == Lie::NoVote => return Vec::new(),
             Message::KeyHeld { .. } if self.lie == Lie::Mute => return Vec::new(),
+            Message::ShareStored { .. } if self.lie == Lie::NoReceipts => return Vec::new(),
             Message::KeyHeld { dealer, .. } if self.lie == Lie::HoldsOne && dealer.0 != 1 => return Vec::new(),
             Message::StatePage { record, number, rows } if self.lie == Lie::WrongRow => {
                 let mut rows = rows.clone();
@@ -86,7 +89,9 @@ impl Liar {
         let mut lie = deal.clone();
         match self.lie {
             Lie::Silent => return Vec::new(),
-            Lie::NoVote | Lie::Mute | Lie::HoldsOne | Lie::WrongRow | Lie::NoHeads => return vec![message.clone()],
+            Lie::NoVote | Lie::Mute | Lie::HoldsOne | Lie::WrongRow | Lie::NoHeads | Lie::NoReceipts => {
+                return vec![message.clone()];
+            }
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
             Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
                 let known = self.instead.get(&dealing).cloned();

@@ -284,6 +284,7 @@ fn hosts_whose_disks_are_nearly_full_take_no_new_share_and_give_those_that_they_
     let held = run.deposits.first().expect("a put").clone();
     let puts_with = |run: &mut Run, free: u64| {
         (0..5).for_each(|machine| run.world.has_room(machine, free));
+        run.settle(1_000);
         run.begin_put(1);
         run.settle(20_000);
         let read = run.ask(run.reader(), LocalCommand::Get(held.id), WAIT_MS);

@@ -110,6 +110,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether a full log has no room for it. The beat goes on: without it nothing that is there could be read.
+    pub fn grows(&self) -> bool {
+        !matches!(self, Self::Epoch { .. } | Self::Committee(_) | Self::Version { .. })
+    }
+
     /// The change that Raft makes with it.
     pub fn change(&self) -> Option<SeatChange> {
         match self {

@@ -110,6 +110,12 @@ impl Records {
         Ok(Group { id: GroupId(id.0), number, terms, generation: Generation(1), holders })
     }
 
+    /// Whether a group's holders are where its terms want them still: one that left may have come back elsewhere.
+    pub fn is_still_spread(&self, group: &Group) -> bool {
+        let domain = |host: &HostId| self.members.get(host).map_or("", |member| member.record().domain.as_str());
+        spread_holds(group.terms, group.holders.iter().map(domain))
+    }
+
     /// Groups in which a value lies.
     pub(super) fn groups_of_values(&self) -> BTreeSet<GroupId> {
         let there = self.credentials.iter().filter(|(_, credential)| credential.is_there());

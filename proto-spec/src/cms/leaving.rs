@@ -18,14 +18,24 @@ impl Records {
         host: &HostId,
         word: &LeavingWord,
     ) -> Result<Effect, Check> {
-        let mesh = *self.mesh().ok_or(Check::Record)?;
+        self.check_leaving_word(suite, host, word)?;
+        self.members.begin_leaving(host);
+        Ok(Effect::Leaving(*host))
+    }
+
+    /// Whether a host's word that it leaves can be recorded.
+    ///
+    /// # Errors
+    /// [`Check::Expired`], [`Check::Membership`] where it is no member or said so before, [`Check::Transport`] where it is
+    /// not its word, [`Check::Floor`].
+    pub fn check_leaving_word(&self, suite: &dyn Suite, host: &HostId, word: &LeavingWord) -> Result<(), Check> {
+        let mesh = self.mesh().ok_or(Check::Record)?;
         // Refused once, it must not send its host away whenever a leader likes.
         if has_expired(word.round, self.round()) {
             return Err(Check::Expired);
         }
-        self.check_leaving(host)?;
-        self.members.begin_leaving(suite, &mesh, host, word)?;
-        Ok(Effect::Leaving(*host))
+        self.members.check_leaving_word(suite, mesh, host, word)?;
+        self.check_leaving(host)
     }
 
     /// Whether a host may leave at all: no credential that it holds a share of may be left with fewer than k + 1 hosts that

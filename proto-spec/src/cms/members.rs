@@ -170,24 +170,31 @@ impl Members {
         }
     }
 
-    /// A member says that it leaves.
+    /// Whether it is a member's own word that it leaves.
     ///
     /// # Errors
     /// [`Check::Membership`] where it is none or left before, [`Check::Transport`] where it was not its word.
-    pub(super) fn begin_leaving(
-        &mut self,
+    pub(super) fn check_leaving_word(
+        &self,
         suite: &dyn Suite,
         mesh: &MeshId,
         host: &HostId,
         word: &LeavingWord,
     ) -> Result<(), Check> {
+        if self.leaving.contains(host) {
+            return Err(Check::Membership);
+        }
         let record = self.all.get(host).ok_or(Check::Membership)?.record();
         let bytes = LeavingWord::signed_bytes(mesh, record, word.round);
         if !suite.ed25519_holds(&record.transport, &bytes, &word.signature) {
             return Err(Check::Transport);
         }
-        self.leaving.insert(*host);
         Ok(())
+    }
+
+    /// A member is about to leave.
+    pub(super) fn begin_leaving(&mut self, host: &HostId) {
+        self.leaving.insert(*host);
     }
 
     /// Whether it is a member's own word that its shards lie under this unlock.

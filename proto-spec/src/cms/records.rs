@@ -119,9 +119,7 @@ impl Records {
             return Ok(Effect::Nothing);
         }
         let command: Command = wire::decode(&entry.command, ENTRY_MAX).map_err(|_| Check::Record)?;
-        // The beat goes on in a full log: without it nothing that is there could be read.
-        let grows = !matches!(command, Command::Epoch { .. } | Command::Committee(_) | Command::Version { .. });
-        if grows && self.applied - self.snapshot.record >= LOG_ENTRIES_MAX {
+        if command.grows() && self.is_log_full_at(self.applied) {
             return Err(Check::Capacity);
         }
         // What Raft made of it is what it says.
@@ -326,6 +324,9 @@ impl Records {
         let stays = |host: &HostId| self.members.get(host).is_some() && !self.members.is_leaving(host);
         let of_group = self.groups.get(&value.group).filter(|group| group.holders.iter().all(stays));
         let of_group = of_group.ok_or(Check::Group)?;
+        if !self.is_still_spread(of_group) {
+            return Err(Check::Spread);
+        }
         self.check_receipts(suite, head.digest(), of_group, value)?;
         let round = self.round();
         self.credentials.put(head, of_group, value, round, self.applied + 1).map(Effect::HeadRecorded)
@@ -336,6 +337,11 @@ impl Records {
         let head = HeadVerified::check(suite, &mesh, head)?;
         let round = self.round();
         self.credentials.change(head, round, self.applied + 1).map(Effect::HeadRecorded)
+    }
+
+    /// Whether a log that ends with this record has no room for more before the next snapshot.
+    pub fn is_log_full_at(&self, last: u64) -> bool {
+        last.saturating_sub(self.snapshot.record) >= LOG_ENTRIES_MAX
     }
 
     /// Round of the newest header: the clock of the records.

@@ -22,10 +22,10 @@ use crate::limits::{ENROLMENT_MS, ENROLMENTS_OPEN_MAX};
 use crate::membership::{Member, MemberRecord, Role};
 use crate::suite::Generator;
 use crate::ticket::TicketVerified;
-use crate::types::{CredentialId, HostId, HpkePublic, ShareIndex, Time, TransportKey};
+use crate::types::{CredentialId, GroupId, HostId, HpkePublic, ShareIndex, Terms, Time, TransportKey};
 use crate::view::View;
 use crate::whereabouts::AddressBook;
-use crate::wire::{DealBundle, EnrolHello, Holder, Standing};
+use crate::wire::{DealBundle, EnrolHello, Holder, Placing, Standing};
 
 /// What the coordinator last saw of a member.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ struct Sighting {
     appraised: Result<Appraised, Check>,
     /// Newest version of the records that it reads.
     word: VersionWord,
+    /// It takes no new share.
+    is_full: bool,
     /// Nothing reached it since it was heard last: no new share goes there.
     is_lost: bool,
 }
@@ -167,8 +169,15 @@ impl State {
         Ok(record)
     }
 
-    /// Appraises a member's evidence of this epoch and remembers the newest version of the records that it reads.
-    pub fn see(&mut self, view: View<'_>, host: &HostId, signed: &SignedEvidence, word: VersionWord) {
+    /// Appraises a member's evidence of this epoch and remembers the newest version of the records that it reads, and whether
+    /// it takes no new share.
+    pub fn see(
+        &mut self,
+        view: View<'_>,
+        host: &HostId,
+        signed: &SignedEvidence,
+        (word, is_full): (VersionWord, bool),
+    ) {
         let appraised = view.appraise(signed).map(|(appraised, _)| appraised);
         // Messages overtake each other: what comes late takes nothing back.
         let is_late = self.seen.get(host).is_some_and(|known| match &appraised {
@@ -176,7 +185,7 @@ impl State {
             Ok(late) => known.is_newer_than(view, late),
         });
         if !is_late {
-            self.seen.insert(*host, Sighting { appraised, word, is_lost: false });
+            self.seen.insert(*host, Sighting { appraised, word, is_full, is_lost: false });
         }
     }
 
@@ -213,20 +222,58 @@ impl State {
         Ok(Holder { admission: member.admission().clone(), evidence })
     }
 
-    /// Finds the group for an order: an active one of the same terms whose holders all stand, else a new one.
+    /// Finds the group for an order: an active one of the same terms whose holders all stand, else a new one. Hosts that
+    /// failed who asks are passed over, as far as that can be: its word costs nobody but itself.
     ///
     /// # Errors
     /// [`Check::Spread`] where the hosts that stand cannot meet the terms, or another check.
-    pub fn place(&self, view: View<'_>, coordinator: &HostId, order: &PutOrder) -> Result<Placed, Check> {
-        let standing = |group: &Group| group.holders.iter().all(|host| self.may_hold(view, host));
-        let Some(group) = view.records.groups().find(|group| group.terms == order.terms && standing(group)) else {
-            return self.draw(view, order).map(Placed::New);
+    pub fn place(&self, view: View<'_>, coordinator: &HostId, placing: &Placing) -> Result<Placed, Check> {
+        let Placing { order, without } = placing;
+        let place = |without: &[HostId]| {
+            let passes = |group: &&Group| !group.holders.iter().any(|host| without.contains(host));
+            let mut usable = view.records.groups().filter(|group| self.may_take(view, group, order.terms));
+            match usable.find(passes) {
+                Some(group) => self.bundle(view, coordinator, order, group).map(Placed::Bundle),
+                None => self.draw(view, order, without).map(Placed::New),
+            }
         };
+        place(without).or_else(|check| if without.is_empty() { Err(check) } else { place(&[]) })
+    }
+
+    /// Whether a group takes new values of these terms.
+    fn may_take(&self, view: View<'_>, group: &Group, terms: Terms) -> bool {
+        group.terms == terms
+            && group.holders.iter().all(|host| self.takes_shares(view, host))
+            && view.records.is_still_spread(group)
+    }
+
+    /// What whoever deals to this very group checks.
+    ///
+    /// # Errors
+    /// [`Check::Group`] where it takes none now.
+    pub fn bundle_of(
+        &self,
+        view: View<'_>,
+        coordinator: &HostId,
+        order: &PutOrder,
+        id: &GroupId,
+    ) -> Result<Box<DealBundle>, Check> {
+        let group = view.records.group(id).filter(|group| self.may_take(view, group, order.terms));
+        self.bundle(view, coordinator, order, group.ok_or(Check::Group)?)
+    }
+
+    fn bundle(
+        &self,
+        view: View<'_>,
+        coordinator: &HostId,
+        order: &PutOrder,
+        group: &Group,
+    ) -> Result<Box<DealBundle>, Check> {
         let holders = group.holders.iter().map(|host| self.holder(view, host)).collect::<Result<Vec<_>, _>>()?;
         let coordinator = self.holder(view, coordinator)?;
         let genesis = view.records.genesis().ok_or(Check::NotReady)?.signed().clone();
         let id = credential_id(&order.client, &order.name);
-        Ok(Placed::Bundle(Box::new(DealBundle {
+        Ok(Box::new(DealBundle {
             genesis,
             epochs: self.epochs_of(view, &holders, &coordinator),
             group: group.id,
@@ -234,7 +281,7 @@ impl State {
             holders,
             coordinator,
             previous: view.records.credential(&id).map(|credential| credential.head.signed().clone()),
-        })))
+        }))
     }
 
     fn epochs_of(&self, view: View<'_>, holders: &[Holder], coordinator: &Holder) -> Vec<SignedBeacon> {
@@ -245,16 +292,26 @@ impl State {
     }
 
     /// Draws a new group among the hosts that stand: the record says who did not.
-    fn draw(&self, view: View<'_>, order: &PutOrder) -> Result<NewGroup, Check> {
+    fn draw(&self, view: View<'_>, order: &PutOrder, without: &[HostId]) -> Result<NewGroup, Check> {
         let epoch = view.epochs.current(view.calendar, view.now).ok_or(Check::OwnEpoch)?;
-        let hosts = view.records.members().map(Member::record).filter(|record| record.role == Role::Host);
-        let absent: Vec<HostId> = hosts.map(|record| record.host).filter(|host| !self.may_hold(view, host)).collect();
-        let group = view.records.draw(order.terms, epoch, &absent).map_err(|check| {
+        let hosts = || view.records.members().map(Member::record).filter(|record| record.role == Role::Host);
+        let others = |counts: &dyn Fn(&HostId) -> bool| -> Vec<HostId> {
+            hosts().map(|record| record.host).filter(|host| !counts(host)).collect()
+        };
+        let draw = |absent: &[HostId]| view.records.draw(order.terms, epoch, absent);
+        let absent = others(&|host| self.takes_shares(view, host) && !without.contains(host));
+        let group = draw(&absent).map_err(|check| match () {
+            () if draw(&others(&|host| self.may_hold(view, host))).is_ok() => Check::Capacity,
             // Could all hosts together meet the terms, it is a matter of waiting for those that do not stand.
-            let possible = view.records.draw(order.terms, epoch, &[]).is_ok();
-            if possible { Check::EvidenceMissing } else { check }
+            () if draw(&[]).is_ok() => Check::EvidenceMissing,
+            () => check,
         })?;
         Ok(NewGroup { group, beacon: epoch.signed().clone(), absent })
+    }
+
+    /// A host that takes no new share.
+    pub fn full_host(&self) -> Option<HostId> {
+        self.seen.iter().find(|(_, sighting)| sighting.is_full).map(|(host, _)| *host)
     }
 
     /// Whether a member has shown good evidence of a current epoch.
@@ -278,7 +335,12 @@ impl State {
         self.evidence(view, host).map(|signed| signed.evidence.session)
     }
 
-    /// Whether shares may be dealt to a host now: it stands, and its peers have unlocked it.
+    /// Whether new shares may be dealt to a host now: it has room, too.
+    fn takes_shares(&self, view: View<'_>, host: &HostId) -> bool {
+        self.may_hold(view, host) && self.seen.get(host).is_some_and(|sighting| !sighting.is_full)
+    }
+
+    /// Whether a host is to be counted on now: it stands, and its peers have unlocked it.
     pub fn may_hold(&self, view: View<'_>, host: &HostId) -> bool {
         let is_lost = view.records.roll().is_leaving(host)
             || self.silent.contains(host)

@@ -7,7 +7,7 @@ use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::placement::certain_at;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
-use crate::types::{Digest, HostId, Now, RequestId, TransportKey};
+use crate::types::{CredentialId, Digest, HostId, Now, RequestId, TransportKey};
 use crate::wire::Message;
 
 impl Host {
@@ -29,28 +29,39 @@ impl Host {
         }
         let view = self.view(now).ok_or(Failure::Membership(self.no_mesh()))?;
         let head = HeadVerified::check(view.suite, view.mesh, head).map_err(refused)?;
-        let credential = view.records.credential(&head.head().id()).ok_or(Failure::NotFound)?;
-        // Once it is removed its group may be gone, and nobody holds anything of it.
-        let group = view.records.group(&credential.group);
-        let holders = group.map(|group| group.holders.clone()).unwrap_or_default();
-        if self.changes.contains_key(&head.head().request) {
+        view.records.credential(&head.head().id()).ok_or(Failure::NotFound)?;
+        if self.is_open(&head.head().request) {
             return Err(Failure::Local("a request of this id is open already"));
         }
-        let member = |host: &HostId| view.records.member(host).map_or("", |member| member.record().domain.as_str());
-        let domains: Vec<&str> = holders.iter().map(member).collect();
-        let certain_at = group.map_or(0, |group| certain_at(group.terms, &domains));
-        let deadline = now.monotonic.plus(REQUEST_MS);
-        Ok(Changing::new(head, holders, certain_at, now.monotonic, deadline))
+        Ok(Changing::new(head, now.monotonic, now.monotonic.plus(REQUEST_MS)))
     }
 
-    /// It is recorded: the holders are asked, up to an epoch long.
-    pub(super) fn on_change_recorded(&mut self, now: Now, request: RequestId, record: u64, actions: &mut Actions) {
+    /// It is recorded, and these records hold it: the holders are asked, up to an epoch long.
+    pub(super) fn on_change_recorded(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        head: &Digest,
+        record: u64,
+        actions: &mut Actions,
+    ) {
         let epoch_ms = self.ground.calendar.map_or(0, |calendar| calendar.epoch_ms());
+        let of = self.changes.get(&request).map(|(changing, _)| changing.head.head().id());
+        let binding = of.and_then(|id| self.binding(&id));
         let Some((changing, _)) = self.changes.get_mut(&request) else { return };
-        if changing.stage == Stage::AwaitingRecord {
-            changing.recorded(record, now.monotonic, now.monotonic.plus(epoch_ms));
+        if changing.is_awaiting_record() && changing.head.digest() == head {
+            changing.recorded(record, binding, now.monotonic, now.monotonic.plus(epoch_ms));
             self.tick_changes(now, actions);
         }
+    }
+
+    /// Who holds the shares of a credential, and how many of them a change must bind. Nothing where the group is gone.
+    fn binding(&self, id: &CredentialId) -> Option<(Vec<HostId>, usize)> {
+        let records = &self.ground.records;
+        let group = records.group(&records.credential(id)?.group)?;
+        let domain = |host: &HostId| records.member(host).map_or("", |member| member.record().domain.as_str());
+        let domains: Vec<&str> = group.holders.iter().map(domain).collect();
+        Some((group.holders.clone(), certain_at(group.terms, &domains)))
     }
 
     /// The leader refused it.

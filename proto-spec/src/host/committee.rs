@@ -9,11 +9,10 @@ use crate::cms::command::Command;
 use crate::cms::election::{Ballot, Election, Hard, LogEntry, NotStepped, Ready};
 use crate::cms::records::Effect;
 use crate::credential::head::HeadVerified;
-use crate::credential::split::PutOrder;
 use crate::error::{Check, Misbehaved};
 use crate::limits::{ELECTION_TICKS, PROPOSALS_MAX, QUESTIONS_PER_SENDER_MAX, REQUESTS_OPEN_MAX, TICK_MS};
 use crate::types::{CredentialId, Digest, HostId, Now, RequestId, Time, TransportKey};
-use crate::wire::{self, Message, Shown};
+use crate::wire::{self, Message, Placing, Shown};
 
 /// What follows when a proposal is applied.
 pub(super) enum Then {
@@ -24,7 +23,7 @@ pub(super) enum Then {
     /// A joiner is told.
     Admitted(TransportKey, RequestId),
     /// The order gets its bundle.
-    Bundle(TransportKey, Box<PutOrder>),
+    Bundle(TransportKey, Box<Placing>),
     /// The leaving host is told.
     Leaving(TransportKey, RequestId),
     /// The head is acknowledged.
@@ -38,7 +37,7 @@ pub(super) enum Question {
     /// The owner's map.
     OwnerMap(TransportKey, RequestId, CredentialId),
     /// Where an order may go, and which head it follows.
-    Order(TransportKey, Box<PutOrder>),
+    Order(TransportKey, Box<Placing>),
     /// The newest head.
     Head(TransportKey, RequestId, CredentialId),
     /// A head that is about to be refused.
@@ -215,7 +214,9 @@ impl Host {
             return Err(Check::NotLeader);
         }
         let Some(seated) = &mut self.seated else { return Err(Check::NotLeader) };
-        if seated.proposals.len() >= PROPOSALS_MAX {
+        // What would only be refused when it is applied is not written down either.
+        let is_full = command.grows() && self.ground.records.is_log_full_at(seated.election.last_index());
+        if seated.proposals.len() >= PROPOSALS_MAX || is_full {
             return Err(Check::Capacity);
         }
         let proposed = seated.election.propose(wire::encode(command), command.change());
@@ -340,7 +341,7 @@ impl Host {
         match then {
             Then::Nothing | Then::Closed => {}
             Then::Admitted(joiner, request) => self.tell_admitted(joiner, request, outcome.map(|_| ()), actions),
-            Then::Bundle(to, order) => self.answer_order(now, to, &order, outcome.err(), actions),
+            Then::Bundle(to, placing) => self.answer_order(now, to, &placing, outcome.err(), actions),
             Then::Leaving(to, request) => {
                 self.answer_record(to, request, outcome.map(|_| (Digest::ZERO, index)), actions);
             }

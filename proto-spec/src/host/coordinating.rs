@@ -18,7 +18,7 @@ use crate::types::{
     BlsSignature, CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, ShareIndex, TransportKey,
 };
 use crate::whereabouts::Whereabouts;
-use crate::wire::{DealBundle, EnrolAnswer, EnrolHello, Entrusting, Message, Package, Shown};
+use crate::wire::{DealBundle, EnrolAnswer, EnrolHello, Entrusting, Message, Package, Placing, Shown};
 use crate::{attest::evidence::SignedEvidence, credential::shard_map::ShardMap};
 
 impl Host {
@@ -183,7 +183,7 @@ impl Host {
         from: TransportKey,
         host: HostId,
         evidence: &SignedEvidence,
-        (whereabouts, word): (&Whereabouts, VersionWord),
+        (whereabouts, word, full): (&Whereabouts, VersionWord, bool),
         actions: &mut Actions,
     ) {
         if evidence.evidence.host != host || word.host != host || whereabouts.transport != from {
@@ -194,33 +194,34 @@ impl Host {
             return;
         }
         if let Some(view) = self.ground.view(now, self.header.as_ref()) {
-            self.coordinator.see(view, &host, evidence, word);
+            self.coordinator.see(view, &host, evidence, (word, full));
         }
     }
 
     /// As the leader: where may this order go? Only who leads still knows which head it follows, and whom it hears.
-    pub(super) fn place_order(&mut self, now: Now, from: TransportKey, order: PutOrder, actions: &mut Actions) {
-        let request = order.request;
-        let refused = match self.place(now, &order) {
+    pub(super) fn place_order(&mut self, now: Now, from: TransportKey, placing: Placing, actions: &mut Actions) {
+        let request = placing.order.request;
+        let refused = match self.place(now, &placing) {
             Ok(Placed::Bundle(bundle)) => {
                 return self.send(Lane::Records, from, Message::PutBundle { request, bundle }, actions);
             }
             Ok(Placed::New(new)) => {
                 let command = Command::Group { group: new.group, beacon: new.beacon, absent: new.absent };
-                self.propose(now, &command, Then::Bundle(from, Box::new(order)), actions)
+                self.propose(now, &command, Then::Bundle(from, Box::new(placing)), actions)
             }
             Err(check) => Err(check),
         };
         if let Err(check) = refused {
-            self.refuse(Lane::Direct, from, request, check, Subject::Request, actions);
+            let full = self.coordinator.full_host().filter(|_| check == Check::Capacity);
+            self.refuse(Lane::Direct, from, request, check, full.map_or(Subject::Request, Subject::Host), actions);
         }
     }
 
-    fn place(&mut self, now: Now, order: &PutOrder) -> Result<Placed, Check> {
+    fn place(&mut self, now: Now, placing: &Placing) -> Result<Placed, Check> {
         self.coordinator.silent = self.silent_seats(now);
         let view = self.view(now).filter(|_| self.leads()).ok_or(Check::NotLeader)?;
         view.follows_header()?;
-        self.coordinator.place(view, &self.own.host, order)
+        self.coordinator.place(view, &self.own.host, placing)
     }
 
     /// The order's group was recorded, or another one was meanwhile.
@@ -228,12 +229,12 @@ impl Host {
         &mut self,
         now: Now,
         to: TransportKey,
-        order: &PutOrder,
+        placing: &Placing,
         refused: Option<Check>,
         actions: &mut Actions,
     ) {
-        let request = order.request;
-        match self.place(now, order) {
+        let request = placing.order.request;
+        match self.place(now, placing) {
             Ok(Placed::Bundle(bundle)) => {
                 self.send(Lane::Records, to, Message::PutBundle { request, bundle }, actions);
             }
@@ -267,13 +268,8 @@ impl Host {
         let mut sessions = self.attester.sessions_of(*round).peekable();
         sessions.peek().ok_or(Check::EvidenceStale)?;
         let payload = sessions.find_map(|key| view.suite.hpke_open(key, &info.0, sealed)).ok_or(Check::Payload)?;
-        let Placed::Bundle(bundle) = self.coordinator.place(view, &self.own.host, order)? else {
-            return Err(Check::Group);
-        };
+        let bundle = self.coordinator.bundle_of(view, &self.own.host, order, group)?;
         let DealBundle { holders, generation, .. } = bundle.as_ref();
-        if bundle.group != *group {
-            return Err(Check::Group);
-        }
         let receivers = holders.iter().map(|holder| Receiver {
             host: holder.admission.record.host,
             key: holder.evidence.evidence.share_receiving,
@@ -333,7 +329,7 @@ impl Host {
                 self.answer_with_map(from, request, map, Subject::Credential(id), actions);
             }
             Question::Head(from, request, id) => self.answer_head(from, request, &id, actions),
-            Question::Order(from, order) => self.place_order(now, from, *order, actions),
+            Question::Order(from, placing) => self.place_order(now, from, *placing, actions),
             Question::Record(from, wanted) => self.record_or_refuse(now, from, &wanted, actions),
         }
     }

@@ -417,9 +417,10 @@ impl Host {
         let Some(word) = VersionWord::give(suite, &mesh, own.host, self.config.newest, round, key) else { return };
         let address = self.config.address.clone();
         let Some(whereabouts) = Whereabouts::give(suite, &mesh, (own.transport, key), address, round) else { return };
+        let full = self.holder.is_full();
         for to in self.committee() {
             let (evidence, whereabouts, word) = (evidence.clone(), whereabouts.clone(), word.clone());
-            let message = Message::EvidenceAnnounce { evidence, whereabouts, word };
+            let message = Message::EvidenceAnnounce { evidence, whereabouts, word, full };
             self.send(Lane::Ring, to, message, actions);
         }
     }

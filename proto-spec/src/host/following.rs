@@ -10,7 +10,7 @@ use crate::cms::election::{Hard, LogEntry};
 use crate::cms::records::{Effect, Records};
 use crate::error::{Check, Misbehaved};
 use crate::founding::{self, RestingShare};
-use crate::holder::ShareKey;
+use crate::holder::Gone;
 use crate::limits::{CONTACTS_MAX, ENTRY_MAX, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::types::{Digest, GroupId, Now, Round, Time, TransportKey};
 use crate::whereabouts::Whereabouts;
@@ -231,18 +231,13 @@ impl Host {
         }
     }
 
-    fn erase(gone: Vec<(ShareKey, u16)>, actions: &mut Actions) {
-        let mut writes = Vec::new();
-        for (key, pieces) in gone {
-            writes.push(Write { table: Table::Shares, key: share_row(&key), value: None });
-            writes.extend((0..pieces).map(|piece| Write {
-                table: Table::Payloads,
-                key: piece_row(&key, piece),
-                value: None,
-            }));
-        }
-        if !writes.is_empty() {
-            actions.push(Action::Persist { lane: Lane::Records, writes });
+    /// In the lane in which they were written: the same package may be offered once more meanwhile.
+    fn erase(gone: Vec<Gone>, actions: &mut Actions) {
+        for Gone { key, group, pieces } in gone {
+            let payload = (0..pieces).map(|piece| (Table::Payloads, piece_row(&key, piece)));
+            let rows = std::iter::once((Table::Shares, share_row(&key))).chain(payload);
+            let writes = rows.map(|(table, key)| Write { table, key, value: None }).collect();
+            actions.push(Action::Persist { lane: Lane::Group(group), writes });
         }
     }
 

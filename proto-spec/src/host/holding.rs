@@ -10,6 +10,15 @@ use crate::wire::{Message, Shown};
 use serde_bytes::ByteBuf;
 
 impl Host {
+    /// So much of the disk is free: whoever places shares is told where that changes what this host takes.
+    pub(super) fn on_room(&mut self, free: u64, actions: &mut Actions) {
+        let before = self.holder.is_full();
+        self.holder.free(free);
+        if let Some(evidence) = self.attester.newest().filter(|_| self.holder.is_full() != before).cloned() {
+            self.show_evidence(&evidence, actions);
+        }
+    }
+
     pub(super) fn on_share_store(
         &mut self,
         now: Now,

@@ -5,7 +5,7 @@ use super::{Actions, Host, Lane, LocalId};
 use crate::cms::command::Command;
 use crate::cms::members::LeavingWord;
 use crate::error::{Check, Failure, Subject};
-use crate::types::{HostId, Now, RequestId, TransportKey};
+use crate::types::{Digest, HostId, Now, RequestId, TransportKey};
 use crate::wire::Message;
 
 impl Host {
@@ -32,11 +32,16 @@ impl Host {
         (request, word): (RequestId, LeavingWord),
         actions: &mut Actions,
     ) {
-        let command = Command::Leaving { host, word };
+        // Asked again, since the answer was slow: it is recorded.
+        if self.ground.records.roll().is_leaving(&host) {
+            let record = self.ground.records.applied();
+            return self.answer_record(from, request, Ok((Digest::ZERO, record)), actions);
+        }
         let leading = if self.leads() { Ok(()) } else { Err(Check::NotLeader) };
-        let proposed = leading
-            .and_then(|()| self.ground.records.check_leaving(&host))
-            .and_then(|()| self.propose(now, &command, Then::Leaving(from, request), actions));
+        let checked =
+            leading.and_then(|()| self.ground.records.check_leaving_word(self.ground.suite.as_ref(), &host, &word));
+        let command = Command::Leaving { host, word };
+        let proposed = checked.and_then(|()| self.propose(now, &command, Then::Leaving(from, request), actions));
         if let Err(check) = proposed {
             self.refuse(Lane::Direct, from, request, check, Subject::Host(host), actions);
         }

@@ -7,7 +7,7 @@ use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{COMMITTEE_MAX, PAYLOAD_MAX};
 use crate::ticket::{Contact, Pins};
 use crate::types::{CredentialId, Now, RequestId, Round, TransportKey};
-use crate::wire::{Entrusting, Message, Standing};
+use crate::wire::{Entrusting, Message, Placing, Standing};
 
 /// What a daemon without a mesh says.
 pub(super) const NO_MESH: &str =
@@ -35,7 +35,8 @@ impl Host {
             }
             LocalCommand::PutBegin(order) => {
                 let request = order.request;
-                return self.ask(now, id, request, Message::PutBegin(order), actions);
+                let without = self.passed_over.hosts(now.monotonic);
+                return self.ask(now, id, request, Message::PutBegin(Placing { order, without }), actions);
             }
             LocalCommand::Entrust(entrusting) => {
                 let request = entrusting.order.request;

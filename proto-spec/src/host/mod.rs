@@ -64,7 +64,7 @@ use crate::instance::Reading;
 use crate::joining::Joining;
 use crate::limits::{ENROLMENT_MESSAGE_MAX, MESSAGE_MAX, REFUSALS_KEPT};
 use crate::membership::Member;
-use crate::relay::Putting;
+use crate::relay::{PassedOver, Putting};
 use crate::signing;
 use crate::suite::{Generator, Seed, Suite};
 use crate::ticket::{Contact, Pins};
@@ -295,6 +295,8 @@ pub struct Host {
     confirmed: Option<(Round, u64)>,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
+    /// Holders that failed one of them.
+    passed_over: PassedOver,
     changes: BTreeMap<RequestId, (Changing, LocalId)>,
     readings: BTreeMap<RequestId, (Reading, LocalId)>,
     /// As a voter: who asked whether a head is recorded that was not, the latest last.
@@ -375,6 +377,7 @@ impl Host {
             confirmed: None,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
+            passed_over: PassedOver::default(),
             changes: BTreeMap::new(),
             readings: BTreeMap::new(),
             unanswered: VecDeque::new(),
@@ -411,7 +414,7 @@ impl Host {
                 self.disk_failed = true;
                 actions.push(Action::Report(Report::Fault(LocalFault::Disk)));
             }
-            Event::Room { free } => self.holder.free(free),
+            Event::Room { free } => self.on_room(free, actions),
             Event::Command { id, command } => self.on_command(now, id, *command, actions),
         }
         self.on_time(now, actions);

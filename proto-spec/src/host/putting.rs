@@ -1,13 +1,14 @@
 //! What this host does for a local client that puts: it relays, and sees ciphertext only.
 
 use super::{Action, Actions, Host, Lane, LocalId, LocalReply};
+use crate::cms::credentials::has_expired;
 use crate::cms::records::Records;
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::receipt::PutReceipt;
 use crate::error::{Check, Failure, Refused, Subject};
 use crate::limits::{REQUEST_MS, REQUESTS_OPEN_MAX};
 use crate::relay::{Next, Putting, RETRY_MS, SILENCE_MS, Stage, Wait};
-use crate::types::{HostId, Now, RequestId, Time, TransportKey};
+use crate::types::{Digest, HostId, Now, RequestId, ShareIndex, Time, TransportKey};
 use crate::wire::{DealBundle, Message, Package};
 
 /// A question to the coordinator whose answer goes to a local client as it is.
@@ -56,7 +57,7 @@ impl Host {
         if self.open_requests() >= REQUESTS_OPEN_MAX {
             return Self::reply(id, Err(Failure::Local("too many requests are open; try again")), actions);
         }
-        if self.asked.contains_key(&request) || self.puts.contains_key(&request) {
+        if self.is_open(&request) {
             return Self::reply(id, Err(Failure::Local("a request of this id is open already")), actions);
         }
         if self.membership.is_none() {
@@ -67,6 +68,14 @@ impl Host {
         let (deadline, retry_at) = (now.monotonic.plus(REQUEST_MS), now.monotonic.plus(SILENCE_MS));
         let patient_until = now.monotonic.plus(epoch_ms).min(deadline);
         self.asked.insert(request, Asked { local: id, deadline, patient_until, retry_at, message, early: None });
+    }
+
+    /// Whether a request has this id: ids are no secret, and an answer goes by them.
+    pub(super) fn is_open(&self, request: &RequestId) -> bool {
+        self.asked.contains_key(request)
+            || self.puts.contains_key(request)
+            || self.changes.contains_key(request)
+            || self.readings.contains_key(request)
     }
 
     pub(super) fn open_requests(&self) -> usize {
@@ -171,7 +180,7 @@ impl Host {
         let head = HeadVerified::check(view.suite, view.mesh, &signed).map_err(refused)?;
         let group = view.records.group(&package.group).ok_or_else(|| refused(Check::Group))?;
         let request = head.head().request;
-        if self.puts.contains_key(&request) {
+        if self.is_open(&request) {
             return Err(refused(Check::Record));
         }
         let deadline = now.monotonic.plus(view.calendar.epoch_ms());
@@ -201,7 +210,9 @@ impl Host {
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some((putting, _)) = self.puts.get_mut(&request) else { return };
         // A receipt that the coordinator would not take is no receipt: its holder has not answered well.
-        let next = if view.records.receipt_holds(view.suite, &receipt) && putting.is_for(&receipt) {
+        let next = if has_expired(receipt.round, view.records.round()) {
+            putting.refused(from, Refused::new(Check::Behind, Subject::Host(from)), now.monotonic)
+        } else if view.records.receipt_holds(view.suite, &receipt) && putting.is_for(&receipt) {
             putting.stored(from, receipt, now.monotonic)
         } else {
             putting.refused(from, Refused::new(Check::Receipts, Subject::Host(from)), now.monotonic)
@@ -209,17 +220,29 @@ impl Host {
         self.follow_put(now, &request, next, actions);
     }
 
-    pub(super) fn end_recorded(&mut self, request: &RequestId, record: u64, actions: &mut Actions) {
+    /// It is recorded: who holds what is what the record says.
+    pub(super) fn end_recorded(&mut self, request: &RequestId, head: &Digest, record: u64, actions: &mut Actions) {
+        if self.puts.get(request).is_none_or(|(putting, _)| putting.head.digest() != head) {
+            return;
+        }
         let Some((putting, id)) = self.puts.remove(request) else { return };
-        let k = usize::from(putting.head.head().terms.k);
+        let of = putting.head.head();
+        // Replaced by now it says no more of this one: then what was asked for is told.
+        let recorded = self.ground.records.credential(&of.id()).filter(|credential| credential.dealt == *head);
+        let has = |index: &ShareIndex| match recorded {
+            Some(credential) => credential.flushed.contains(index),
+            None => putting.has_receipt(*index),
+        };
+        let indexes = || (1..).map(ShareIndex).zip(&putting.holders);
+        let flushed = indexes().filter(|(index, _)| has(index)).count();
         let reply = LocalReply::Stored {
-            id: putting.head.head().id(),
-            version: putting.head.head().version,
+            id: of.id(),
+            version: of.version,
             record,
             group: putting.group(),
             holders: putting.holders.clone(),
-            missing: putting.missing(),
-            margin: u8::try_from(putting.flushed().saturating_sub(k)).unwrap_or(0),
+            missing: indexes().filter(|(index, _)| !has(index)).map(|(_, holder)| *holder).collect(),
+            margin: u8::try_from(flushed.saturating_sub(usize::from(of.terms.k))).unwrap_or(0),
         };
         Self::reply(id, Ok(reply), actions);
     }
@@ -286,7 +309,12 @@ impl Host {
     fn follow_put(&mut self, now: Now, request: &RequestId, next: Next, actions: &mut Actions) {
         match next {
             Next::Wait => {}
-            Next::Fail(failure) => self.end_put(request, failure, actions),
+            Next::Fail(failure) => {
+                if let Some((putting, _)) = self.puts.get(request).filter(|_| is_about_holders(&failure)) {
+                    self.passed_over.remember(&putting.missing(), now.monotonic);
+                }
+                self.end_put(request, failure, actions);
+            }
             Next::Record => {
                 if let Some((putting, _)) = self.puts.get_mut(request) {
                     let message = putting.record(now.monotonic);
@@ -322,6 +350,12 @@ impl Host {
             }
         }
     }
+}
+
+/// Whether a put failed for want of holders.
+fn is_about_holders(failure: &Failure) -> bool {
+    let is_full = |refused: &Refused| refused.check == Check::Capacity;
+    matches!(failure, Failure::TooFewHolders { .. }) || matches!(failure, Failure::Refused(refused) if is_full(refused))
 }
 
 /// Refusals of a leader that another leader, or this one in a moment, does not repeat.

@@ -113,8 +113,8 @@ impl Host {
 
     fn on_request(&mut self, now: Now, from: TransportKey, host: HostId, message: Message, actions: &mut Actions) {
         match message {
-            Message::EvidenceAnnounce { evidence, whereabouts, word } => {
-                self.on_evidence(now, from, host, &evidence, (&whereabouts, word), actions);
+            Message::EvidenceAnnounce { evidence, whereabouts, word, full } => {
+                self.on_evidence(now, from, host, &evidence, (&whereabouts, word, full), actions);
             }
             Message::RecordsPull { after } => self.on_pull(now, from, after, actions),
             Message::SeatPull => self.on_seat_pull(from, actions),
@@ -134,8 +134,9 @@ impl Host {
             Message::UnlockPart { number, round, key_epoch, index, sealed } => {
                 self.on_unlock_part(now, &host, (number, round), (key_epoch, index), &sealed, actions);
             }
-            Message::PutBegin(order) => {
-                self.ask_log_for(now, from, order.request, Question::Order(from, Box::new(order)), actions);
+            Message::PutBegin(placing) => {
+                let request = placing.order.request;
+                self.ask_log_for(now, from, request, Question::Order(from, Box::new(placing)), actions);
             }
             Message::Entrust(entrusting) => self.on_entrust(now, from, &entrusting, actions),
             Message::PutRecord { request, head, receipts } => {

@@ -45,21 +45,21 @@ impl Host {
     /// names them, says the same. Whoever served these records may have made them up.
     pub(super) fn hand_on_recorded(&mut self, now: Now, actions: &mut Actions) {
         let seats = self.seating.as_ref().map(|seating| seating.seats.clone()).unwrap_or_default();
-        let open: Vec<(RequestId, Digest)> =
-            self.open_heads().map(|(request, head, _)| (request, *head.digest())).collect();
-        let (own, records) = (self.own.host, self.ground.records.credentials());
-        let made = |(request, head): &(RequestId, Digest)| Some((*request, records.made_of(head)?));
-        let made: BTreeMap<RequestId, u64> = open.iter().filter_map(made).collect();
+        let own = self.own.host;
+        let open: Vec<Digest> = self.open_heads().map(|(_, head, _)| *head.digest()).collect();
+        let records = self.ground.records.credentials();
+        let made: BTreeMap<Digest, u64> =
+            open.iter().filter_map(|head| Some((*head, records.made_of(head)?))).collect();
         let mut recorded = Vec::new();
-        for (request, _, witnesses) in self.open_heads() {
-            if let Some(record) = made.get(&request).copied() {
+        for (request, head, witnesses) in self.open_heads() {
+            if let Some(record) = made.get(head.digest()).copied() {
                 witnesses.says(own, record);
-                recorded.extend(witnesses.agree_on(record, &seats).then_some((request, record)));
+                recorded.extend(witnesses.agree_on(record, &seats).then(|| (request, *head.digest(), record)));
             }
         }
-        for (request, record) in recorded {
-            self.end_recorded(&request, record, actions);
-            self.on_change_recorded(now, request, record, actions);
+        for (request, head, record) in recorded {
+            self.end_recorded(&request, &head, record, actions);
+            self.on_change_recorded(now, request, &head, record, actions);
         }
     }
 

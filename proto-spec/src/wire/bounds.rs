@@ -1,6 +1,6 @@
 //! Lists inside messages, held against their bounds before anything looks at them.
 
-use super::message::{EnrolHello, Entrusting, Message, Package};
+use super::message::{EnrolHello, Entrusting, Message, Package, Placing};
 use crate::cms::committee::FOUNDERS;
 use crate::error::DecodeError;
 use crate::founding::Founder;
@@ -78,9 +78,12 @@ impl Message {
                 bound("rows", rows.len(), STATE_PAGE_ROWS_MAX)?;
                 rows.iter().try_for_each(|row| bound("row", row.len(), ENTRY_MAX))
             }
-            Self::PutBegin(order) | Self::Entrust(Entrusting { order, .. }) if !order.within_bounds() => {
+            Self::PutBegin(Placing { order, .. }) | Self::Entrust(Entrusting { order, .. })
+                if !order.within_bounds() =>
+            {
                 Err(DecodeError::Bound("order"))
             }
+            Self::PutBegin(Placing { without, .. }) => bound("holders", without.len(), SHARES_MAX),
             Self::PutBundle { bundle, .. } => bound("holders", bundle.holders.len(), SHARES_MAX),
             Self::Entrusted { package, .. } if !package.within_bounds() => Err(DecodeError::Bound("package")),
             Self::ShareStore { commitments, pieces, .. } => {

@@ -156,6 +156,16 @@ pub struct Entrusting {
     pub sealed: Vec<u8>,
 }
 
+/// Where may an order go?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placing {
+    /// The order.
+    pub order: PutOrder,
+    /// Holders that failed the host that asks a moment ago; at most [`crate::limits::SHARES_MAX`].
+    pub without: Vec<HostId>,
+}
+
 /// A message. The order of the variants is the wire's: new ones go to the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -288,6 +298,8 @@ pub enum Message {
         whereabouts: Whereabouts,
         /// Newest version of the records that it reads.
         word: VersionWord,
+        /// Whether it takes no new share: its disk is nearly full, or it holds as many as it may.
+        full: bool,
     },
     /// Member → member: records behind this index, please.
     RecordsPull {
@@ -346,7 +358,7 @@ pub enum Message {
     },
 
     /// Host → coordinator: where may this order go?
-    PutBegin(PutOrder),
+    PutBegin(Placing),
     /// Coordinator → host.
     PutBundle {
         /// The request.

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use message::{
-    Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Holder, Message, Package, Presence, Shown, Standing,
+    Address, DealBundle, EnrolAnswer, EnrolHello, Entrusting, Holder, Message, Package, Placing, Presence, Shown,
+    Standing,
 };
 
 use crate::error::DecodeError;
