@@ -57,6 +57,9 @@ pub enum DaemonError {
     /// The operating system.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
+    /// The local socket.
+    #[error("the local socket {0}: {1}; choose another in the configuration (socket) or by --socket")]
+    Socket(std::path::PathBuf, std::io::Error),
 }
 
 /// Where other hosts reach this one. An address that only means "everywhere on this machine" is nobody's.
@@ -78,11 +81,6 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let address = advertised(&config)?;
     // Whatever is made from here on is for this user alone; the socket is opened to its group by name.
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
-    // A core would hold session keys and shares. The limit is not asked where a program takes cores from a pipe.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(rustix::process::Resource::Core, none)
-        .and_then(|()| rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable))
-        .map_err(|error| DaemonError::System("the refusal of cores", error.into()))?;
     // As many sockets as the machine allows: the usual soft limit is below what the network's own bounds are.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let files = rustix::process::Rlimit { current: files.maximum, ..files };
@@ -113,12 +111,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let terminate = signal(SignalKind::terminate()).map_err(ended)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(ended)?;
     tokio::spawn(network.run());
+    let listener = server::bind(&config.socket, config.socket_group.as_deref())
+        .map_err(|error| DaemonError::Socket(config.socket.clone(), error))?;
     tracing::info!(listen = %config.listen, socket = %config.socket.display(), "ready");
     tokio::select! {
         result = driver.run() => result?,
-        result = server::serve(&config.socket, config.socket_group.as_deref(), requests) => {
-            result.map_err(|error| DaemonError::System("the local socket", error))?;
-        }
+        () = server::serve(&listener, requests) => {}
         () = told_to_end(terminate, interrupt, end) => {}
     }
     Ok(())

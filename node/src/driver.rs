@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use spec::error::{DecodeError, Failure, LocalFault};
-use spec::host::{Action, ActionId, Actions, Event, Host, Lanes, LocalCommand, LocalId, LocalReply, Report, TpmReply};
+use spec::error::{DecodeError, Failure};
+use spec::host::{Action, ActionId, Actions, Event, Host, Lanes, LocalCommand, LocalId, LocalReply, TpmReply};
 use spec::types::{SecretBytes, TransportKey};
 use spec::wire::{decode_message, encode_message};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::network::{Arrival, Ends, Order};
+use crate::reports::Reports;
 use crate::tpm::{Tpm, TpmError};
 use crate::workers::{Disk, Done, Job};
 use crate::{clock, maps};
@@ -63,6 +64,7 @@ pub struct Driver {
     next_local: u64,
     /// Questions in a row that the TPM left without any answer.
     wedged: u32,
+    reports: Reports,
     /// Events that this host made for itself: messages to its own key, and what could not be handed on.
     own: VecDeque<Event>,
 }
@@ -90,6 +92,7 @@ impl Driver {
             answers: BTreeMap::new(),
             next_local: 0,
             wedged: 0,
+            reports: Reports::default(),
             own: VecDeque::new(),
         }
     }
@@ -251,7 +254,7 @@ impl Driver {
                     drop(answer.send(reply)); // a client that went away does not hear it
                 }
             }
-            Action::Report(report) => log(&report),
+            Action::Report(report) => self.reports.log(&report),
         }
         Ok(())
     }
@@ -269,41 +272,5 @@ impl Driver {
                 }
             }
         }
-    }
-}
-
-fn log(report: &Report) {
-    match report {
-        Report::VersionRaised(version) => tracing::info!(version, "the records are read by the next version"),
-        Report::Outgrown(version) => tracing::error!(
-            version,
-            "the mesh went on to a version that this binary does not \
-            know: update it; until then it does nothing"
-        ),
-        Report::Doubted(record) => tracing::error!(
-            record,
-            "the records that a voter served are not those that the mesh key signed: they are pulled anew from others"
-        ),
-        Report::Snapshot(record) => tracing::info!(record, "the records up to here are kept as a snapshot"),
-        Report::Left(host) => tracing::info!(%host, "left the mesh"),
-        Report::Joined => tracing::info!("this host is a member now"),
-        Report::Epoch(round) => tracing::debug!(%round, "epoch"),
-        Report::Refused(refused) => tracing::warn!(
-            check = refused.check.name(),
-            subject = ?refused.subject,
-            epoch = %refused.round,
-            refusal_id = format!("{:016x}", refused.refusal_id),
-            "refused"
-        ),
-        Report::Fault(LocalFault::Disk) => tracing::error!("a write failed: nothing is acknowledged any more"),
-        Report::Fault(fault) => tracing::warn!(%fault, "a part of this machine failed"),
-        Report::Admitted(host) => tracing::info!(%host, "admitted"),
-        Report::Recorded(credential) => tracing::info!(%credential, "recorded"),
-        Report::Founded => tracing::info!("the mesh is founded, with this host"),
-        Report::Leads(term) => tracing::info!(term, "this host leads"),
-        Report::BadDeal(host, check) => tracing::warn!(%host, check = check.name(), "dealt what does not hold"),
-        Report::KeyDealt(key_epoch) => tracing::info!(key_epoch, "the shares of the mesh key changed"),
-        Report::Unlocked => tracing::info!("unlocked by the mesh"),
-        Report::NotApplied(record, check) => tracing::debug!(record, check = check.name(), "a record was refused"),
     }
 }

@@ -9,6 +9,7 @@ pub mod driver;
 pub mod identity;
 pub mod maps;
 pub mod network;
+pub mod reports;
 pub mod ssh;
 pub mod store;
 pub mod tpm;

@@ -81,30 +81,35 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// Removes what sled began to write when it was last opened and did not finish, on a full disk or without power: it would
+/// be read as damage, and is only a shorter way to what the store holds.
+fn forget_unfinished(folder: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 impl Store {
-    /// Opens the store in this folder, or makes one. A store that is damaged is set aside, never opened again and
-    /// again; one that another daemon uses, or that the disk refuses, is left as it is.
+    /// Opens the store in this folder, or makes one. One that does not open is left as it is: to begin anew gives up this
+    /// host's shares, and is a person's to decide.
     ///
     /// # Errors
-    /// Where another daemon runs on this folder, or the disk refuses.
+    /// Where another daemon runs on this folder, the disk refuses, or what is there is damaged.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
+        forget_unfinished(folder).map_err(|error| disk(folder, &error))?;
         match Self::open_at(folder) {
             Ok(db) => Self::opened_at(folder, db, lock),
             Err(Unopened::Disk(error)) => Err(disk(folder, &error)),
-            Err(Unopened::Damaged) => {
-                let aside = folder.with_extension(format!("damaged-{}", crate::clock::now().wall_ms));
-                tracing::error!(
-                    aside = %aside.display(),
-                    "the store is damaged: it is set aside and this host begins anew; enrol it with a ticket that names it \
-                     (invite --ek-hash)"
-                );
-                std::fs::rename(folder, &aside).map_err(|error| disk(folder, &error))?;
-                match Self::open_at(folder) {
-                    Ok(db) => Self::opened_at(folder, db, lock),
-                    Err(_) => Err(disk(folder, &"a new store does not open either")),
-                }
-            }
+            Err(Unopened::Damaged) => Err(StoreError::Damaged),
         }
     }
 
@@ -392,14 +397,25 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_damaged_is_set_aside() {
+    fn a_store_that_is_damaged_is_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         store(&path, 1).found(b"chip", &key(7)).unwrap();
+        let conf = std::fs::read(path.join("conf")).unwrap();
         std::fs::write(path.join("conf"), b"no configuration of sled").unwrap();
-        let store = store(&path, 1);
-        assert!(store.chip_keys().unwrap().is_none());
-        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        assert_eq!(names.filter(|name| name.to_string_lossy().contains("damaged")).count(), 1);
+        assert!(matches!(Store::open(&path), Err(StoreError::Damaged)));
+        std::fs::write(path.join("conf"), conf).unwrap();
+        assert_eq!(store(&path, 1).chip_keys().unwrap().as_deref(), Some(b"chip".as_slice()));
+    }
+
+    #[test]
+    fn what_a_full_disk_left_of_a_start_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        store(&path, 1).found(b"chip", &key(7)).unwrap();
+        for content in [b"".as_slice(), b"half a snapshot of sled"] {
+            std::fs::write(path.join("snap.FFFFFFFFFFFFFFFF.generating"), content).unwrap();
+            assert_eq!(store(&path, 1).chip_keys().unwrap().as_deref(), Some(b"chip".as_slice()));
+        }
     }
 }

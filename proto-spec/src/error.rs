@@ -349,6 +349,9 @@ pub enum Failure {
     /// The daemon belongs to no mesh yet, or belongs to one already.
     #[error("{0}")]
     Membership(&'static str),
+    /// As many requests are open here as may be.
+    #[error("too many requests are open")]
+    Busy,
     /// This host cannot do it: its own disk, TPM or a bound.
     #[error("{0}")]
     Local(&'static str),

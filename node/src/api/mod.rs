@@ -80,6 +80,7 @@ impl ErrorBody {
                 Self::plain("no_leader", failure.to_string(), Some(hint))
             }
             Failure::Membership(_) => Self::plain("membership", failure.to_string(), None),
+            Failure::Busy => Self::plain("not_ready", failure.to_string(), Some("try again in a few seconds")),
             Failure::Local(_) => Self::plain("local", failure.to_string(), None),
         }
     }

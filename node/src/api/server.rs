@@ -39,11 +39,11 @@ struct Door {
     requests: mpsc::Sender<LocalRequest>,
 }
 
-/// Serves until the daemon ends.
+/// Makes the socket.
 ///
 /// # Errors
 /// Where the socket cannot be made.
-pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<LocalRequest>) -> std::io::Result<()> {
+pub fn bind(path: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         std::fs::create_dir_all(folder)?;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
@@ -58,6 +58,11 @@ pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<Loca
         std::os::unix::fs::chown(path, None, Some(group))?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+/// Serves until the daemon ends.
+pub async fn serve(listener: &UnixListener, requests: mpsc::Sender<LocalRequest>) {
     let routes = Router::new()
         .route("/v1/identity", get(identity))
         .route("/v1/status", get(status))
@@ -79,8 +84,7 @@ pub async fn serve(path: &Path, group: Option<&str>, requests: mpsc::Sender<Loca
         .route("/v1/puts/store", post(put_store))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(Door { requests });
-    places::serve(&listener, &routes).await;
-    Ok(())
+    places::serve(listener, &routes).await;
 }
 
 /// The number of the socket's group. One that was named must be there; the usual one may be missing.
@@ -133,7 +137,7 @@ impl Door {
         let status = match failure {
             Failure::Refused(_) => StatusCode::FORBIDDEN,
             Failure::NotFound => StatusCode::NOT_FOUND,
-            Failure::TooFewHolders { .. } | Failure::NoLeader => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::TooFewHolders { .. } | Failure::NoLeader | Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Failure::Membership(_) => StatusCode::CONFLICT,
             Failure::Local(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

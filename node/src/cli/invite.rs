@@ -107,11 +107,16 @@ impl Invite {
 /// link nor half a content is ever what somebody finds there. A pipe or device is written as it is.
 pub(super) fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    if path.exists() && !path.is_file() {
+    // A link into /proc, as /dev/stdout is, stands for what is behind it: it must not be replaced.
+    let is_of_system = |path: &std::path::Path| path.starts_with("/dev") || path.starts_with("/proc");
+    let is_special = is_of_system(path) || std::fs::read_link(path).is_ok_and(|target| is_of_system(&target));
+    if path.exists() && (is_special || !path.is_file()) {
         return std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| std::io::Error::other(error.to_string()))?;
+    name.push(format!(".{}.new", hex::encode(random)));
     let fresh = path.with_file_name(name);
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&fresh, path));

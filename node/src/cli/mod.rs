@@ -145,7 +145,16 @@ fn say(text: &str) -> Outcome {
     }
 }
 
+/// A core would hold shares, credentials and keys. The limit is not asked where a program takes cores from a pipe.
+fn refuse_cores() -> std::io::Result<()> {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none)?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
 fn run(arguments: Arguments) -> Outcome {
+    refuse_cores().map_err(|error| failure(format!("cores cannot be refused: {error}")))?;
     let config = Config::read_or_default(&arguments.config).map_err(|error| usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

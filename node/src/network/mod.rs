@@ -58,6 +58,9 @@ const IDLE: Duration = Duration::from_secs(120);
 const UNDER_WAY: usize = 8;
 /// Streams of one connection in both directions together: room for a peer's messages beside this host's own.
 const STREAMS: usize = 4 * UNDER_WAY;
+/// Streams that a peer may have open on one connection, gossip's and pings beside: each may fill a window that nobody reads
+/// as long as it does not say what it is for.
+const STREAMS_OPEN: usize = 2 * STREAMS;
 /// Bytes that may wait for one peer; beyond them messages to it are undeliverable.
 const WAITING_BYTES: usize = 16 * MESSAGE_MAX;
 /// Arrivals that may wait for the driver; while it is full, nothing more is read from sockets.
@@ -129,7 +132,7 @@ struct Sent {
     address: Address,
     bytes: Arc<Vec<u8>>,
     again: bool,
-    /// When it was handed to a connection, or a look-up.
+    /// When it came, or was handed to a connection.
     since: Instant,
 }
 
@@ -197,7 +200,7 @@ impl Network {
         let behaviour = behaviour(&circle).ok_or_else(|| failed(&"gossip does not start"))?;
         let mut swarm = SwarmBuilder::with_existing_identity(keypair)
             .with_tokio()
-            .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux::Config::default)
+            .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, multiplexing)
             .map_err(|error| failed(&error))?
             .with_quic_config(|mut config| {
                 config.max_idle_timeout = millis(SILENT_CONNECTION);
@@ -209,7 +212,9 @@ impl Network {
             })
             .with_behaviour(|_| behaviour)
             .map_err(|error| failed(&error))?
-            .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE))
+            .with_swarm_config(|config| {
+                config.with_idle_connection_timeout(IDLE).with_max_negotiating_inbound_streams(STREAMS_OPEN)
+            })
             .with_connection_timeout(HANDSHAKE)
             .build();
         for multiaddr in multiaddrs(address) {
@@ -398,6 +403,14 @@ impl Network {
         let unresolved: Vec<Sent> = unresolved.collect();
         unresolved.iter().for_each(|sent| self.no_more_waits(sent));
         given_up.extend(unresolved);
+        // What waits behind messages to a host that is away is as late as they are: when it is back it hears what is new.
+        let in_line = self.lines.values_mut().flat_map(|line| {
+            let late = line.waiting.iter().take_while(|(sent, _)| late(sent, DELIVERY)).count();
+            line.waiting.drain(..late)
+        });
+        let in_line: Vec<Sent> = in_line.map(|(sent, _)| sent).collect();
+        in_line.iter().for_each(|sent| self.no_more_waits(sent));
+        given_up.extend(in_line);
         for sent in given_up {
             self.undeliverable(sent.to).await;
         }
@@ -481,6 +494,13 @@ impl Network {
             let _not_connected = self.swarm.disconnect_peer_id(peer);
         }
     }
+}
+
+/// Streams over TCP.
+fn multiplexing() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(STREAMS_OPEN);
+    config
 }
 
 fn millis(duration: Duration) -> u32 {

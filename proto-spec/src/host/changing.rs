@@ -25,9 +25,9 @@ impl Host {
     fn begin_change(&mut self, now: Now, head: &SignedHead) -> Result<Changing, Failure> {
         let refused = |check| Failure::Refused(Refused::new(check, Subject::Request));
         if self.open_requests() >= REQUESTS_OPEN_MAX {
-            return Err(Failure::Local("too many requests are open; try again"));
+            return Err(Failure::Busy);
         }
-        let view = self.view(now).ok_or(Failure::Membership(self.no_mesh()))?;
+        let view = self.view(now).ok_or_else(|| self.no_records())?;
         let head = HeadVerified::check(view.suite, view.mesh, head).map_err(refused)?;
         view.records.credential(&head.head().id()).ok_or(Failure::NotFound)?;
         if self.is_open(&head.head().request) {

@@ -198,6 +198,12 @@ impl Host {
         }
     }
 
+    /// Where may an order go? Who leads says so once it knows that it still does.
+    pub(super) fn on_put_begin(&mut self, now: Now, from: TransportKey, placing: Placing, actions: &mut Actions) {
+        let request = placing.order.request;
+        self.ask_log_for(now, from, request, Question::Order(from, Box::new(placing)), actions);
+    }
+
     /// As the leader: where may this order go? Only who leads still knows which head it follows, and whom it hears.
     pub(super) fn place_order(&mut self, now: Now, from: TransportKey, placing: Placing, actions: &mut Actions) {
         let request = placing.order.request;

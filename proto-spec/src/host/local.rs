@@ -104,6 +104,15 @@ impl Host {
         std::iter::once(own.clone()).chain(named).take(COMMITTEE_MAX).collect()
     }
 
+    /// Why nothing can be said of any record here: there is no mesh, or its records are on their way.
+    pub(super) fn no_records(&self) -> Failure {
+        if self.membership.is_none() {
+            Failure::Membership(self.no_mesh())
+        } else {
+            Failure::Refused(Refused::new(Check::NotReady, Subject::Request))
+        }
+    }
+
     /// Why there is nothing to ask here.
     pub(super) fn no_mesh(&self) -> &'static str {
         if self.forming.is_some() { FORMING } else { NO_MESH }

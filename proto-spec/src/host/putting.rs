@@ -55,7 +55,7 @@ impl Host {
     /// Asks the coordinator in a local client's name; the answer is handed on as it is.
     pub(super) fn ask(&mut self, now: Now, id: LocalId, request: RequestId, message: Message, actions: &mut Actions) {
         if self.open_requests() >= REQUESTS_OPEN_MAX {
-            return Self::reply(id, Err(Failure::Local("too many requests are open; try again")), actions);
+            return Self::reply(id, Err(Failure::Busy), actions);
         }
         if self.is_open(&request) {
             return Self::reply(id, Err(Failure::Local("a request of this id is open already")), actions);
@@ -170,12 +170,12 @@ impl Host {
     fn begin_put(&mut self, now: Now, package: Package, signature: String, wait: Wait) -> Result<Putting, Failure> {
         let refused = |check| Failure::Refused(Refused::new(check, Subject::Request));
         if self.open_requests() >= REQUESTS_OPEN_MAX {
-            return Err(Failure::Local("too many requests are open; try again"));
+            return Err(Failure::Busy);
         }
         if !package.within_bounds() {
             return Err(refused(Check::HeadForm));
         }
-        let view = self.view(now).ok_or(Failure::Membership(self.no_mesh()))?;
+        let view = self.view(now).ok_or_else(|| self.no_records())?;
         let signed = SignedHead { bytes: package.head.clone(), signature };
         let head = HeadVerified::check(view.suite, view.mesh, &signed).map_err(refused)?;
         let group = view.records.group(&package.group).ok_or_else(|| refused(Check::Group))?;

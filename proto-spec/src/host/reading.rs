@@ -13,10 +13,10 @@ impl Host {
     /// Reads a credential: asks the coordinator for the map.
     pub(super) fn get(&mut self, now: Now, id: LocalId, credential: CredentialId, actions: &mut Actions) {
         if self.open_requests() >= REQUESTS_OPEN_MAX {
-            return Self::reply(id, Err(Failure::Local("too many requests are open; try again")), actions);
+            return Self::reply(id, Err(Failure::Busy), actions);
         }
         let Some(view) = self.view(now) else {
-            return Self::reply(id, Err(Failure::Membership(self.no_mesh())), actions);
+            return Self::reply(id, Err(self.no_records()), actions);
         };
         let round = match self.attester.current(view) {
             Some(evidence) => evidence.evidence.round,

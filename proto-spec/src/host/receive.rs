@@ -134,10 +134,7 @@ impl Host {
             Message::UnlockPart { number, round, key_epoch, index, sealed } => {
                 self.on_unlock_part(now, &host, (number, round), (key_epoch, index), &sealed, actions);
             }
-            Message::PutBegin(placing) => {
-                let request = placing.order.request;
-                self.ask_log_for(now, from, request, Question::Order(from, Box::new(placing)), actions);
-            }
+            Message::PutBegin(placing) => self.on_put_begin(now, from, placing, actions),
             Message::Entrust(entrusting) => self.on_entrust(now, from, &entrusting, actions),
             Message::PutRecord { request, head, receipts } => {
                 self.on_record_request(now, from, Wanted { request, head, receipts: Some(receipts) }, actions);
