@@ -153,6 +153,10 @@ pub const TICK_MS: u64 = 50;
 pub const HEARTBEAT_TICKS: usize = 2;
 /// Ticks without a leader after which a voter stands for election: T = 1 s; each draws its own in T·[1, 1.5).
 pub const ELECTION_TICKS: usize = 20;
+/// Ticks for which a voter that heard a leader gives nobody else its vote, and a leader that hears no majority goes on. Less
+/// than an election takes by two heartbeats: clocks tick apart, and the last heartbeat did not reach all at once. Else the
+/// first to stand is refused by the next, and stands again only a whole T later.
+pub const LEASE_TICKS: usize = ELECTION_TICKS - 2 * HEARTBEAT_TICKS;
 /// Bytes by which a voter names a read.
 pub const CONTEXT_MAX: usize = 16;
 /// A term or an index of the log beyond it could run over: whoever names one lies.

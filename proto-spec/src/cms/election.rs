@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::log::{Log, Stretch, change_bytes, entry_of, ours_of};
 use crate::limits::{
-    CONTEXT_MAX, ELECTION_TICKS, HEARTBEAT_TICKS, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, RAFT_INFLIGHT_MAX,
-    TERM_JUMP_MAX,
+    CONTEXT_MAX, ELECTION_TICKS, HEARTBEAT_TICKS, LEASE_TICKS, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX,
+    RAFT_INFLIGHT_MAX, TERM_JUMP_MAX,
 };
 use crate::types::Purpose;
 
@@ -176,7 +176,7 @@ impl Election {
         }
         let config = raft::Config {
             id,
-            election_tick: ELECTION_TICKS,
+            election_tick: LEASE_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,
             min_election_tick: ELECTION_TICKS,
             max_election_tick: ELECTION_TICKS + ELECTION_TICKS / 2,
