@@ -131,6 +131,9 @@ pub const STATE_PAGE_MS: u64 = 2_000;
 pub const CREDENTIALS_MAX: usize = 250_000;
 /// Shard groups in the records.
 pub const GROUPS_MAX: usize = 4096;
+/// Groups of the same terms that all stand, beyond which none is drawn because somebody would do without certain holders:
+/// enough to go round a few, and far from all.
+pub const GROUPS_PER_TERMS: usize = 16;
 /// Epochs whose announcements a host remembers: nothing older is current.
 pub const EPOCHS_KEPT: u64 = 3;
 /// Shortest epoch of a mesh that is not marked testnet.

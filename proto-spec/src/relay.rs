@@ -278,6 +278,17 @@ impl Putting {
         }
     }
 
+    /// Holders for which it failed: before its time is up those that will not keep their share, or cannot be reached;
+    /// others had no time to answer.
+    pub fn failed_by(&self, now: Time) -> Vec<HostId> {
+        if now >= self.deadline {
+            return self.missing();
+        }
+        let refused = self.refused.iter().filter(|(_, refused)| !is_passing(refused.check)).map(|(index, _)| index);
+        let at = |index: &ShareIndex| usize::from(index.0).checked_sub(1).and_then(|at| self.holders.get(at)).copied();
+        refused.chain(&self.unreached).filter_map(at).collect()
+    }
+
     /// Holders without a receipt.
     pub fn missing(&self) -> Vec<HostId> {
         let has = |host: &&HostId| self.receipts.values().any(|receipt| receipt.holder == **host);
@@ -313,5 +324,5 @@ impl Putting {
 /// Refusals that pass by themselves: the holder is starting, or a record behind.
 fn is_passing(check: Check) -> bool {
     // Room is made as soon as another put of the same owner is recorded.
-    matches!(check, Check::NotReady | Check::Behind | Check::Group | Check::Membership | Check::Capacity)
+    check.is_passing() || matches!(check, Check::Group | Check::Membership | Check::Capacity)
 }

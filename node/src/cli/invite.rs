@@ -107,10 +107,12 @@ impl Invite {
 /// link nor half a content is ever what somebody finds there. A pipe or device is written as it is.
 pub(super) fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    // A link into /proc, as /dev/stdout is, stands for what is behind it: it must not be replaced.
-    let is_of_system = |path: &std::path::Path| path.starts_with("/dev") || path.starts_with("/proc");
-    let is_special = is_of_system(path) || std::fs::read_link(path).is_ok_and(|target| is_of_system(&target));
-    if path.exists() && (is_special || !path.is_file()) {
+    // These stand for what this process has open: the new file would take the place of the link itself.
+    let is_open_here = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc/self/fd"].iter().any(|of| path.starts_with(of));
+    if is_open_here {
+        return Err(std::io::Error::other("is no file of its own: leave --out away, or name a file"));
+    }
+    if path.exists() && !path.is_file() {
         return std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -18,9 +18,9 @@ pub(super) fn behaviour() -> ping::Behaviour {
     ping::Behaviour::new(ping::Config::new().with_interval(EVERY).with_timeout(SILENT))
 }
 
-/// When each open connection answered last.
+/// When each open connection answered last, and when that was looked at.
 #[derive(Default)]
-pub(super) struct Pulse(BTreeMap<ConnectionId, Instant>);
+pub(super) struct Pulse(BTreeMap<ConnectionId, Instant>, Option<Instant>);
 
 impl Pulse {
     /// A connection was opened.
@@ -41,7 +41,12 @@ impl Pulse {
     }
 
     /// Connections that are dead.
-    pub(super) fn dead(&self) -> Vec<ConnectionId> {
+    pub(super) fn dead(&mut self) -> Vec<ConnectionId> {
+        let now = Instant::now();
+        // This task itself was held up: answers wait to be seen.
+        if self.1.replace(now).is_some_and(|last| now.duration_since(last) > EVERY) {
+            self.0.values_mut().for_each(|answered| *answered = now);
+        }
         self.0.iter().filter(|(_, answered)| answered.elapsed() > SILENT).map(|(connection, _)| *connection).collect()
     }
 }

@@ -229,6 +229,9 @@ async fn a_connection_that_an_outage_left_dead_is_given_up_and_what_was_sent_int
     assert!(matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes[0] == 1));
     outage.send(1).unwrap();
     send(2).await.unwrap();
-    let arrived = tokio::time::timeout(DELIVERY, right.arrivals.recv()).await;
-    assert!(matches!(arrived, Ok(Some(Arrival::Bytes(_, bytes))) if bytes[0] == 2));
+    let second = async {
+        // The first comes again where its answer was lost.
+        while !matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes[0] == 2) {}
+    };
+    assert!(tokio::time::timeout(DELIVERY, second).await.is_ok());
 }

@@ -18,7 +18,7 @@ use crate::credential::receipt::{Flushed, PutReceipt, Value};
 use crate::credential::shard_map::{MapHolder, ShardMap};
 use crate::credential::split::PutOrder;
 use crate::error::Check;
-use crate::limits::{ENROLMENT_MS, ENROLMENTS_OPEN_MAX};
+use crate::limits::{ENROLMENT_MS, ENROLMENTS_OPEN_MAX, GROUPS_PER_TERMS};
 use crate::membership::{Member, MemberRecord, Role};
 use crate::suite::Generator;
 use crate::ticket::TicketVerified;
@@ -223,7 +223,7 @@ impl State {
     }
 
     /// Finds the group for an order: an active one of the same terms whose holders all stand, else a new one. Hosts that
-    /// failed who asks are passed over, as far as that can be: its word costs nobody but itself.
+    /// failed who asks are passed over, as far as that can be.
     ///
     /// # Errors
     /// [`Check::Spread`] where the hosts that stand cannot meet the terms, or another check.
@@ -231,9 +231,11 @@ impl State {
         let Placing { order, without } = placing;
         let place = |without: &[HostId]| {
             let passes = |group: &&Group| !group.holders.iter().any(|host| without.contains(host));
-            let mut usable = view.records.groups().filter(|group| self.may_take(view, group, order.terms));
-            match usable.find(passes) {
+            let usable = || view.records.groups().filter(|group| self.may_take(view, group, order.terms));
+            match usable().find(passes) {
                 Some(group) => self.bundle(view, coordinator, order, group).map(Placed::Bundle),
+                // Whoever asks chooses among groups, not how many there are.
+                None if usable().nth(GROUPS_PER_TERMS).is_some() => Err(Check::Capacity),
                 None => self.draw(view, order, without).map(Placed::New),
             }
         };

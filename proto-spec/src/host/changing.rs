@@ -46,8 +46,8 @@ impl Host {
         actions: &mut Actions,
     ) {
         let epoch_ms = self.ground.calendar.map_or(0, |calendar| calendar.epoch_ms());
-        let of = self.changes.get(&request).map(|(changing, _)| changing.head.head().id());
-        let binding = of.and_then(|id| self.binding(&id));
+        let of = self.changes.get(&request).map(|(changing, _)| changing.head.head());
+        let binding = of.and_then(|head| self.binding(&head.id(), head.version));
         let Some((changing, _)) = self.changes.get_mut(&request) else { return };
         if changing.is_awaiting_record() && changing.head.digest() == head {
             changing.recorded(record, binding, now.monotonic, now.monotonic.plus(epoch_ms));
@@ -55,10 +55,12 @@ impl Host {
         }
     }
 
-    /// Who holds the shares of a credential, and how many of them a change must bind. Nothing where the group is gone.
-    fn binding(&self, id: &CredentialId) -> Option<(Vec<HostId>, usize)> {
+    /// Who holds the shares of this version of a credential, and how many of them a change must bind. Nothing where the group
+    /// is gone, or another value is there by now.
+    fn binding(&self, id: &CredentialId, version: u64) -> Option<(Vec<HostId>, usize)> {
         let records = &self.ground.records;
-        let group = records.group(&records.credential(id)?.group)?;
+        let credential = records.credential(id).filter(|credential| credential.head.head().version == version)?;
+        let group = records.group(&credential.group)?;
         let domain = |host: &HostId| records.member(host).map_or("", |member| member.record().domain.as_str());
         let domains: Vec<&str> = group.holders.iter().map(domain).collect();
         Some((group.holders.clone(), certain_at(group.terms, &domains)))

@@ -181,7 +181,7 @@ impl Host {
 
     pub(super) fn on_persisted(&mut self, now: Now, id: ActionId, actions: &mut Actions) {
         self.slice_persisted(id);
-        self.rewrapped_persisted(id, actions);
+        self.rewrapped_persisted(id);
         let Some(seated) = &mut self.seated else { return };
         if let Some(number) = seated.writing.remove(&id) {
             seated.election.persisted(number);

@@ -1,6 +1,6 @@
 //! The records: how entries are applied, what follows from them, and how a host without a seat gets them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::committee::RaftRow;
 use super::epochs::Told;
@@ -233,10 +233,13 @@ impl Host {
 
     /// In the lane in which they were written: the same package may be offered once more meanwhile.
     fn erase(gone: Vec<Gone>, actions: &mut Actions) {
+        let mut lanes: BTreeMap<GroupId, Vec<Write>> = BTreeMap::new();
         for Gone { key, group, pieces } in gone {
             let payload = (0..pieces).map(|piece| (Table::Payloads, piece_row(&key, piece)));
             let rows = std::iter::once((Table::Shares, share_row(&key))).chain(payload);
-            let writes = rows.map(|(table, key)| Write { table, key, value: None }).collect();
+            lanes.entry(group).or_default().extend(rows.map(|(table, key)| Write { table, key, value: None }));
+        }
+        for (group, writes) in lanes {
             actions.push(Action::Persist { lane: Lane::Group(group), writes });
         }
     }

@@ -311,7 +311,7 @@ impl Host {
             Next::Wait => {}
             Next::Fail(failure) => {
                 if let Some((putting, _)) = self.puts.get(request).filter(|_| is_about_holders(&failure)) {
-                    self.passed_over.remember(&putting.missing(), now.monotonic);
+                    self.passed_over.remember(&putting.failed_by(now.monotonic), now.monotonic);
                 }
                 self.end_put(request, failure, actions);
             }

@@ -16,7 +16,7 @@ use super::committee::Then;
 #[derive(Default)]
 pub(super) struct Rewrapping {
     /// The slice that is not on disk yet.
-    waits_for: Option<(ActionId, Vec<ShareKey>)>,
+    waits_for: Option<ActionId>,
     /// When the leader is told again.
     tell_at: Option<Time>,
 }
@@ -74,18 +74,12 @@ impl Host {
         let (lane, id) = (Lane::Group(group), self.fresh_id());
         actions.push(Action::Persist { lane, writes: shares.iter().map(row).collect() });
         actions.push(Action::Confirm { lane, id });
-        self.rewrapping.waits_for = Some((id, shares.iter().map(|(key, _)| *key).collect()));
+        self.rewrapping.waits_for = Some(id);
     }
 
-    /// A slice is on disk. What was erased meanwhile, in another lane, goes again.
-    pub(super) fn rewrapped_persisted(&mut self, id: ActionId, actions: &mut Actions) {
-        let slice = self.rewrapping.waits_for.take_if(|(waits_for, _)| *waits_for == id);
-        let gone = slice.into_iter().flat_map(|(_, keys)| keys).filter(|key| !self.holder.holds(key));
-        let erase = |key: ShareKey| Write { table: Table::Shares, key: share_row(&key), value: None };
-        let writes: Vec<Write> = gone.map(erase).collect();
-        if !writes.is_empty() {
-            actions.push(Action::Persist { lane: Lane::Records, writes });
-        }
+    /// A slice is on disk. What was erased meanwhile went behind it, in the same lane.
+    pub(super) fn rewrapped_persisted(&mut self, id: ActionId) {
+        self.rewrapping.waits_for.take_if(|waits_for| *waits_for == id);
     }
 
     fn tell_rewrapped(&mut self, now: Now, number: u64, actions: &mut Actions) {
