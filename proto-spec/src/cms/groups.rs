@@ -20,7 +20,7 @@ use crate::wire;
 pub struct Group {
     /// Its identity.
     pub id: GroupId,
-    /// How many groups were drawn before it.
+    /// Its place in the order in which groups were drawn; the first has 1.
     pub number: u64,
     /// k, n and the spread.
     pub terms: Terms,
