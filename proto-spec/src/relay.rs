@@ -86,9 +86,12 @@ impl PassedOver {
         }
     }
 
-    /// Who is passed over now; at most [`SHARES_MAX`].
+    /// Who is passed over now, whoever failed first before the others; at most [`SHARES_MAX`].
     pub fn hosts(&self, now: Time) -> Vec<HostId> {
-        self.0.iter().filter(|(_, until)| now < **until).map(|(host, _)| *host).collect()
+        let mut failed: Vec<(Time, HostId)> =
+            self.0.iter().filter(|(_, until)| now < **until).map(|(host, until)| (*until, *host)).collect();
+        failed.sort_unstable();
+        failed.into_iter().map(|(_, host)| host).collect()
     }
 }
 

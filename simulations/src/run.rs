@@ -30,8 +30,8 @@ pub(crate) const PEACE_MS: u64 = 30_000;
 /// Looks at how far everybody is, and the time between two.
 const CONVERGED_TRIES: usize = 50;
 const CONVERGED_STEP_MS: u64 = 97;
-/// Domains of a simulated mesh.
-const DOMAINS: [&str; 5] = ["north", "east", "south", "west", "centre"];
+/// Domains of a simulated mesh: machine i is of the i-th, and so on around.
+pub const DOMAINS: [&str; 5] = ["north", "east", "south", "west", "centre"];
 
 /// The outcome: the last line of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

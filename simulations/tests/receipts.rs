@@ -14,7 +14,6 @@ use spec::limits::{GROUPS_MAX, PUT_EPOCHS};
 use spec::suite::Fake;
 use spec::types::{Round, ShareIndex};
 use spec::wire::{self, Message};
-use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::run::Run;
 use vouchsafe_sim::scenario::Scenario;
 
@@ -111,30 +110,4 @@ fn a_group_in_which_no_value_lies_makes_room_for_the_next() {
     assert_eq!(records.groups().count(), GROUPS_MAX);
     assert!(records.group(&used).is_some(), "a value lies in it");
     assert!(records.group(&first.expect("one was drawn")).is_none(), "the oldest that is empty goes");
-}
-
-#[test]
-fn a_holder_that_gives_no_receipts_holds_up_one_put_and_not_the_next_ones() {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, 9, 7);
-    assert!(run.enrol_all(&scenario));
-    run.settle(20_000);
-    for _ in 0..4 {
-        run.begin_put(0);
-        run.settle(10_000);
-    }
-    assert!(run.deposits.iter().all(|deposit| deposit.acknowledged));
-    // Somebody whom puts need: all three of a 2-of-3 group must say that they keep their share.
-    let group = records(&run).groups().find(|group| group.terms.n == 3).expect("a group of three").clone();
-    let host = |machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
-    let mute = (1..9).find(|machine| group.holders.contains(&host(*machine))).expect("a holder");
-    run.world.liar = Some(Liar::new(mute, Lie::NoReceipts));
-    for _ in 0..5 {
-        run.begin_put(0);
-        run.settle(10_000);
-    }
-    let (first, rest) = (&run.deposits[..4], &run.deposits[4..]);
-    assert!(first.iter().all(|deposit| deposit.acknowledged));
-    let failed = rest.iter().filter(|deposit| !deposit.acknowledged).count();
-    assert_eq!(failed, 1, "{:?}", rest.iter().map(|deposit| &deposit.failure).collect::<Vec<_>>());
 }

@@ -223,7 +223,7 @@ impl State {
     }
 
     /// Finds the group for an order: an active one of the same terms whose holders all stand, else a new one. Hosts that
-    /// failed who asks are passed over, as far as that can be.
+    /// failed who asks are passed over; where the rest cannot meet the terms, the half of them that failed first is not.
     ///
     /// # Errors
     /// [`Check::Spread`] where the hosts that stand cannot meet the terms, or another check.
@@ -239,7 +239,15 @@ impl State {
                 None => self.draw(view, order, without).map(Placed::New),
             }
         };
-        place(without).or_else(|check| if without.is_empty() { Err(check) } else { place(&[]) })
+        let mut passed_over = without.as_slice();
+        loop {
+            match place(passed_over) {
+                Err(_) if !passed_over.is_empty() => {
+                    passed_over = passed_over.split_at(passed_over.len().div_ceil(2)).1;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Whether a group takes new values of these terms.
@@ -311,9 +319,9 @@ impl State {
         Ok(NewGroup { group, beacon: epoch.signed().clone(), absent })
     }
 
-    /// A host that takes no new share.
-    pub fn full_host(&self) -> Option<HostId> {
-        self.seen.iter().find(|(_, sighting)| sighting.is_full).map(|(host, _)| *host)
+    /// Hosts that take no new share.
+    pub fn full_hosts(&self) -> impl Iterator<Item = HostId> {
+        self.seen.iter().filter(|(_, sighting)| sighting.is_full).map(|(host, _)| *host)
     }
 
     /// Whether a member has shown good evidence of a current epoch.
@@ -367,6 +375,9 @@ impl State {
         let of_group = view.records.group(&group).ok_or(Check::Group)?;
         if of_group.generation != generation || of_group.terms != head.head().terms {
             return Err(Check::Group);
+        }
+        if !view.records.is_still_spread(of_group) {
+            return Err(Check::Spread);
         }
         let same = |receipt: &&&PutReceipt| {
             (receipt.group, receipt.generation, receipt.commitments) == (group, generation, commitments)

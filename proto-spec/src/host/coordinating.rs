@@ -218,7 +218,8 @@ impl Host {
             Err(check) => Err(check),
         };
         if let Err(check) = refused {
-            let full = self.coordinator.full_host().filter(|_| check == Check::Capacity);
+            let is_member = |host: &HostId| self.ground.records.member(host).is_some();
+            let full = self.coordinator.full_hosts().find(is_member).filter(|_| check == Check::Capacity);
             self.refuse(Lane::Direct, from, request, check, full.map_or(Subject::Request, Subject::Host), actions);
         }
     }

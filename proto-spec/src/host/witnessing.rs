@@ -21,7 +21,8 @@ impl Host {
         (head, record): (&Digest, u64),
         actions: &mut Actions,
     ) {
-        if self.asked.contains_key(request) {
+        let is_leave = |message: &Message| matches!(message, Message::LeaveRequest { .. });
+        if self.asked.get(request).is_some_and(|asked| is_leave(&asked.message)) {
             return self.on_early(now, request, Early::Leaving(self.own.host), actions);
         }
         let found = self.open_heads().find(|(known, of, _)| known == request && of.digest() == head);

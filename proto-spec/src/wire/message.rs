@@ -162,7 +162,7 @@ pub struct Entrusting {
 pub struct Placing {
     /// The order.
     pub order: PutOrder,
-    /// Holders that failed the host that asks a moment ago; at most [`crate::limits::SHARES_MAX`].
+    /// Holders that failed the host that asks a moment ago, the latest last; at most [`crate::limits::SHARES_MAX`].
     pub without: Vec<HostId>,
 }
 
