@@ -1,12 +1,13 @@
 //! Who may connect, and how many. The library's own limits keep a little of every peer that ever came, for ever
 //! (libp2p-connection-limits 0.7 leaves an empty set behind for each), and know no members.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
     THandlerOutEvent, ToSwarm, dummy,
@@ -28,6 +29,10 @@ const PER_PEER: usize = 4;
 /// Connections that have not proven a key yet, each for a handshake's time: nobody knows yet whose they are.
 const PENDING: usize = 512;
 
+/// Of these so many come from one place: whoever fills them all needs many addresses. Hosts behind one address start
+/// together, on both transports.
+const PENDING_FROM_ONE: usize = 64;
+
 /// A connection too many.
 #[derive(Debug, Error)]
 #[error("too many connections ({0})")]
@@ -35,6 +40,23 @@ struct TooMany(&'static str);
 
 fn too_many(which: &'static str) -> ConnectionDenied {
     ConnectionDenied::new(TooMany(which))
+}
+
+/// Where a connection comes from: an IPv4 address, or the network of an IPv6 one (64 bits), of which one person has all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place(Vec<u8>);
+
+impl Place {
+    fn of(remote: &Multiaddr) -> Option<Self> {
+        remote.iter().find_map(|part| match part {
+            Protocol::Ip4(address) => Some(Self(address.octets().to_vec())),
+            Protocol::Ip6(address) => {
+                let mapped = address.to_ipv4_mapped().map(|address| address.octets().to_vec());
+                Some(Self(mapped.unwrap_or_else(|| address.octets().into_iter().take(8).collect())))
+            }
+            _ => None,
+        })
+    }
 }
 
 /// An open connection.
@@ -48,7 +70,7 @@ struct Open {
 pub(super) struct Doors {
     circle: Circle,
     /// Connections that have not proven a key yet: others', and this host's own.
-    pending: [BTreeSet<ConnectionId>; 2],
+    pending: [BTreeMap<ConnectionId, Option<Place>>; 2],
     /// In the order in which they came.
     open: BTreeMap<ConnectionId, Open>,
     to_close: VecDeque<(PeerId, ConnectionId)>,
@@ -62,16 +84,19 @@ impl Doors {
         Self { circle, pending: Default::default(), open: BTreeMap::new(), to_close: VecDeque::new() }
     }
 
-    fn begin(&mut self, whose: usize, id: ConnectionId) -> Result<(), ConnectionDenied> {
+    fn begin(&mut self, whose: usize, id: ConnectionId, place: Option<Place>) -> Result<(), ConnectionDenied> {
         let Some(pending) = self.pending.get_mut(whose).filter(|pending| pending.len() < PENDING) else {
             return Err(too_many("that have not proven a key"));
         };
-        pending.insert(id);
+        if place.is_some() && pending.values().filter(|other| **other == place).count() >= PENDING_FROM_ONE {
+            return Err(too_many("from one place that have not proven a key"));
+        }
+        pending.insert(id, place);
         Ok(())
     }
 
     fn established(&mut self, id: ConnectionId, peer: PeerId, incoming: bool) -> Result<(), ConnectionDenied> {
-        self.pending.iter_mut().for_each(|pending| pending.retain(|one| *one != id));
+        self.no_longer_pending(id);
         if self.open.values().filter(|open| open.peer == peer).count() >= PER_PEER {
             return Err(too_many("of one peer"));
         }
@@ -88,6 +113,12 @@ impl Doors {
         Ok(())
     }
 
+    fn no_longer_pending(&mut self, id: ConnectionId) {
+        for pending in &mut self.pending {
+            pending.remove(&id);
+        }
+    }
+
     fn make_room_for(&mut self, peer: &PeerId) {
         let is_stranger = |open: &Open| open.incoming && !self.circle.contains(&open.peer);
         let mut strangers = self.open.iter().filter(|(_, open)| is_stranger(open));
@@ -99,7 +130,7 @@ impl Doors {
     }
 
     fn ended(&mut self, id: ConnectionId) {
-        self.pending.iter_mut().for_each(|pending| pending.retain(|one| *one != id));
+        self.no_longer_pending(id);
         self.open.remove(&id);
     }
 }
@@ -112,9 +143,9 @@ impl NetworkBehaviour for Doors {
         &mut self,
         id: ConnectionId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.begin(OTHERS, id)
+        self.begin(OTHERS, id, Place::of(remote))
     }
 
     fn handle_established_inbound_connection(
@@ -135,7 +166,7 @@ impl NetworkBehaviour for Doors {
         _: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.begin(OWN, id)?;
+        self.begin(OWN, id, None)?;
         Ok(Vec::new())
     }
 
@@ -177,10 +208,33 @@ impl NetworkBehaviour for Doors {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn id(number: usize) -> ConnectionId {
         ConnectionId::new_unchecked(number)
+    }
+
+    /// A place of so many.
+    fn place(number: usize) -> Option<Place> {
+        Some(Place(number.to_be_bytes().to_vec()))
+    }
+
+    #[test]
+    fn whoever_connects_from_one_place_and_says_nothing_keeps_nobody_else_out() {
+        let mut doors = Doors::new(Circle::default());
+        let remote = |text: &str| Place::of(&text.parse().unwrap());
+        let one = remote("/ip6/2001:db8:0:1::7/tcp/9");
+        assert!((0..PENDING_FROM_ONE).all(|number| doors.begin(OTHERS, id(number), one.clone()).is_ok()));
+        let next_door = remote("/ip6/2001:db8:0:1:ffff::1/udp/8/quic-v1");
+        assert!(doors.begin(OTHERS, id(1000), next_door).is_err(), "an address of the same network");
+        assert!(doors.begin(OTHERS, id(1001), remote("/ip6/2001:db8:0:2::7/tcp/9")).is_ok());
+        let (four, mapped) = (remote("/ip4/192.0.2.1/tcp/9"), remote("/ip6/::ffff:192.0.2.1/tcp/9"));
+        assert!(four.is_some() && four == mapped);
+        assert!(doors.begin(OTHERS, id(1002), four).is_ok());
+        doors.ended(id(0));
+        assert!(doors.begin(OTHERS, id(1003), one).is_ok());
     }
 
     #[test]
@@ -206,11 +260,11 @@ mod tests {
     fn what_ends_leaves_nothing_behind() {
         let mut doors = Doors::new(Circle::default());
         for number in 0..3 * CONNECTIONS {
-            doors.begin(OTHERS, id(number)).unwrap();
+            doors.begin(OTHERS, id(number), place(number)).unwrap();
             doors.established(id(number), PeerId::random(), true).unwrap();
             doors.ended(id(number));
         }
-        assert!(doors.open.is_empty() && doors.pending.iter().all(BTreeSet::is_empty));
+        assert!(doors.open.is_empty() && doors.pending.iter().all(BTreeMap::is_empty));
     }
 
     #[test]
@@ -219,10 +273,10 @@ mod tests {
         let peer = PeerId::random();
         assert!((0..PER_PEER).all(|number| doors.established(id(number), peer, false).is_ok()));
         assert!(doors.established(id(PER_PEER), peer, true).is_err());
-        assert!((0..PENDING).all(|number| doors.begin(OTHERS, id(100 + number)).is_ok()));
-        assert!(doors.begin(OTHERS, id(1)).is_err());
-        assert!(doors.begin(OWN, id(2)).is_ok(), "this host's own dials go out");
+        assert!((0..PENDING).all(|number| doors.begin(OTHERS, id(100 + number), place(number)).is_ok()));
+        assert!(doors.begin(OTHERS, id(1), place(1)).is_err());
+        assert!(doors.begin(OWN, id(2), None).is_ok(), "this host's own dials go out");
         doors.ended(id(100));
-        assert!(doors.begin(OTHERS, id(1)).is_ok());
+        assert!(doors.begin(OTHERS, id(1), place(1)).is_ok());
     }
 }

@@ -8,6 +8,7 @@ mod doors;
 mod gossip;
 mod messages;
 mod pulse;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,7 @@ use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::request_response::{self, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{PeerId, SwarmBuilder, memory_connection_limits, noise, ping, tcp, yamux};
+use libp2p::{PeerId, SwarmBuilder, memory_connection_limits, ping};
 use messages::Messages;
 use pulse::Pulse;
 use spec::error::DecodeError;
@@ -200,8 +201,6 @@ impl Network {
         let behaviour = behaviour(&circle).ok_or_else(|| failed(&"gossip does not start"))?;
         let mut swarm = SwarmBuilder::with_existing_identity(keypair)
             .with_tokio()
-            .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, multiplexing)
-            .map_err(|error| failed(&error))?
             .with_quic_config(|mut config| {
                 config.max_idle_timeout = millis(SILENT_CONNECTION);
                 config.keep_alive_interval = SILENT_CONNECTION / 3;
@@ -210,6 +209,8 @@ impl Network {
                 config.max_connection_data = 2 * WINDOW;
                 config
             })
+            .with_other_transport(|keypair| tcp::transport(keypair).map_err(Box::from))
+            .map_err(|error| failed(&error))?
             .with_behaviour(|_| behaviour)
             .map_err(|error| failed(&error))?
             .with_swarm_config(|config| {
@@ -433,6 +434,8 @@ impl Network {
         if let Some(line) = self.lines.get_mut(&sent.peer) {
             line.under_way = line.under_way.saturating_sub(1);
             match line.waiting.pop_front() {
+                // It came while there was a connection; there may be none any more.
+                Some((next, addresses)) if addresses.is_empty() => self.route(next),
                 Some((next, addresses)) => self.dispatch(next, addresses),
                 None if line.under_way == 0 => drop(self.lines.remove(&sent.peer)),
                 None => {}
@@ -494,13 +497,6 @@ impl Network {
             let _not_connected = self.swarm.disconnect_peer_id(peer);
         }
     }
-}
-
-/// Streams over TCP.
-fn multiplexing() -> yamux::Config {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(STREAMS_OPEN);
-    config
 }
 
 fn millis(duration: Duration) -> u32 {

@@ -219,19 +219,62 @@ async fn line_to(address: &Address, outages: tokio::sync::watch::Receiver<u64>) 
     own
 }
 
-#[tokio::test]
-async fn a_connection_that_an_outage_left_dead_is_given_up_and_what_was_sent_into_it_sent_again() {
+/// Sends into a connection that an outage left dead, and waits until all of it has come.
+async fn all_comes_after_an_outage(messages: u8, length: usize) {
     let (left, mut right, to, address) = pair().await;
+    right.orders.send(Order::Circle(vec![key(1)], Vec::new())).await.unwrap();
     let (outage, outages) = tokio::sync::watch::channel(0);
     let line = line_to(&address, outages).await;
-    let send = |byte: u8| left.orders.send(Order::Send { to, address: line.clone(), bytes: vec![byte] });
-    send(1).await.unwrap();
-    assert!(matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes[0] == 1));
-    outage.send(1).unwrap();
-    send(2).await.unwrap();
-    let second = async {
-        // The first comes again where its answer was lost.
-        while !matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes[0] == 2) {}
+    let send = |byte: u8, length: usize| {
+        left.orders.send(Order::Send { to, address: line.clone(), bytes: vec![byte; length] })
     };
-    assert!(tokio::time::timeout(DELIVERY, second).await.is_ok());
+    send(0, 1).await.unwrap();
+    assert!(matches!(right.arrivals.recv().await, Some(Arrival::Bytes(_, bytes)) if bytes[0] == 0));
+    outage.send(1).unwrap();
+    for byte in 1..=messages {
+        send(byte, length).await.unwrap();
+    }
+    let mut missing: BTreeSet<u8> = (1..=messages).collect();
+    let all = async {
+        while !missing.is_empty() {
+            // What came before may come again where its answer was lost.
+            let Some(Arrival::Bytes(_, bytes)) = right.arrivals.recv().await else { return };
+            missing.remove(&bytes[0]);
+        }
+    };
+    let _late = tokio::time::timeout(DELIVERY, all).await;
+    assert_eq!(missing, BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_connection_that_an_outage_left_dead_is_given_up_and_what_was_sent_into_it_sent_again() {
+    all_comes_after_an_outage(1, 1).await;
+    // More than are under way at once: the others wait in line meanwhile.
+    all_comes_after_an_outage(u8::try_from(2 * UNDER_WAY).unwrap(), 1).await;
+}
+
+#[tokio::test]
+async fn a_dead_connection_ends_also_where_no_byte_goes_into_it_any_more() {
+    let more_than_a_socket_takes = u8::try_from(UNDER_WAY).unwrap();
+    all_comes_after_an_outage(more_than_a_socket_takes, MESSAGE_MAX).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_host_that_does_not_answer_is_given_up_together_and_leaves_nothing_behind() {
+    const MESSAGES: usize = 20 * UNDER_WAY;
+    // Packets come to it, and nothing comes back.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address(mute.local_addr().unwrap().to_string());
+    let _silent = tokio::net::UdpSocket::bind(&address.0).await.unwrap();
+    let (left, mut ends, _) = listening(1).await;
+    tokio::spawn(left.run());
+    let begun = Instant::now();
+    for _ in 0..MESSAGES {
+        ends.orders.send(Order::Send { to: key(2), address: address.clone(), bytes: vec![7; 1000] }).await.unwrap();
+    }
+    for reported in 0..MESSAGES {
+        let arrival = ends.arrivals.recv().await;
+        assert!(matches!(arrival, Some(Arrival::Undeliverable(to)) if to == key(2)), "{arrival:?}, {reported}");
+    }
+    assert!(begun.elapsed() < LOST + 5 * SWEEP, "{:?}", begun.elapsed());
 }
