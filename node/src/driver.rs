@@ -2,7 +2,7 @@
 //! stands here; what an action means is decided by `Host`, how it is done by the part that it goes to.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spec::error::{DecodeError, Failure};
 use spec::host::{Action, ActionId, Actions, Event, Host, Lanes, LocalCommand, LocalId, LocalReply, TpmReply};
@@ -20,6 +20,10 @@ use crate::{clock, maps};
 /// Longest sleep: the wall clock may be set at any time, and rounds follow it.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
+/// A disk that has jobs and ends none in this time hangs: a new process may find it well again, and the others go on
+/// without this host meanwhile.
+const DISK_SILENT: Duration = Duration::from_secs(60);
+
 /// Questions without any answer after which the TPM's owner thread is given up.
 const WEDGED_MAX: u32 = 3;
 
@@ -29,6 +33,9 @@ pub enum DriverError {
     /// A write failed. Nothing behind it was acknowledged; a restart begins from what is on disk.
     #[error("a write to disk failed; nothing behind it was acknowledged")]
     Disk,
+    /// Writes neither end nor fail.
+    #[error("the disk does not answer; nothing behind what it was given was acknowledged")]
+    DiskSilent,
     /// A part of the daemon ended.
     #[error("the {0} ended")]
     Ended(&'static str),
@@ -56,6 +63,8 @@ pub struct Driver {
     network: Ends,
     disk: Disk,
     done: mpsc::UnboundedReceiver<Done>,
+    /// Jobs that the disk has, and since when none of them ended.
+    disk_jobs: (usize, Instant),
     tpm: Tpm,
     map_identity: SecretBytes,
     finished: (mpsc::UnboundedSender<Finished>, mpsc::UnboundedReceiver<Finished>),
@@ -85,6 +94,7 @@ impl Driver {
             network,
             disk: disk.0,
             done: disk.1,
+            disk_jobs: (0, Instant::now()),
             tpm,
             map_identity,
             finished: mpsc::unbounded_channel(),
@@ -109,22 +119,13 @@ impl Driver {
             }
             // Clients that went away: their answers would wait for nobody.
             self.answers.retain(|_, answer| !answer.is_closed());
+            let (jobs, since) = self.disk_jobs;
+            if jobs > 0 && since.elapsed() > DISK_SILENT {
+                return Err(DriverError::DiskSilent);
+            }
             let sleep = self.sleep();
             tokio::select! {
-                done = self.done.recv() => match done.ok_or(DriverError::Ended("store"))? {
-                    Done::Persisted(lane) => {
-                        for action in self.lanes.persisted(lane) {
-                            self.perform(action)?;
-                        }
-                    }
-                    Done::PersistFailed(lane) => {
-                        self.lanes.failed(lane);
-                        self.feed(Event::PersistFailed { lane })?;
-                        return Err(DriverError::Disk);
-                    }
-                    Done::Blobs(id, blobs) => self.feed(Event::Blobs { id, blobs })?,
-                    Done::Room(free) => self.feed(Event::Room { free })?,
-                },
+                done = self.done.recv() => self.disk_did(done.ok_or(DriverError::Ended("store"))?)?,
                 finished = self.finished.1.recv() => match finished.ok_or(DriverError::Ended("driver"))? {
                     Finished::Tpm(id, reply) => {
                         let reply = self.judged(reply)?;
@@ -146,6 +147,29 @@ impl Driver {
                 }
                 () = tokio::time::sleep(sleep) => self.feed(Event::Tick)?,
             }
+        }
+    }
+
+    fn hand_to_disk(&mut self, job: Job) -> Result<(), Job> {
+        self.disk.hand(job)?;
+        let (jobs, since) = self.disk_jobs;
+        self.disk_jobs = (jobs + 1, if jobs == 0 { Instant::now() } else { since });
+        Ok(())
+    }
+
+    fn disk_did(&mut self, done: Done) -> Result<(), DriverError> {
+        if !matches!(done, Done::Room(_)) {
+            self.disk_jobs = (self.disk_jobs.0.saturating_sub(1), Instant::now());
+        }
+        match done {
+            Done::Persisted(lane) => self.lanes.persisted(lane).into_iter().try_for_each(|action| self.perform(action)),
+            Done::PersistFailed(lane) => {
+                self.lanes.failed(lane);
+                self.feed(Event::PersistFailed { lane })?;
+                Err(DriverError::Disk)
+            }
+            Done::Blobs(id, blobs) => self.feed(Event::Blobs { id, blobs }),
+            Done::Room(free) => self.feed(Event::Room { free }),
         }
     }
 
@@ -204,12 +228,12 @@ impl Driver {
     fn perform(&mut self, action: Action) -> Result<(), DriverError> {
         match action {
             Action::Persist { lane, writes } => {
-                self.disk.hand(Job::Commit(lane, writes)).map_err(|_| DriverError::Disk)?;
+                self.hand_to_disk(Job::Commit(lane, writes)).map_err(|_| DriverError::Disk)?;
             }
             // In its turn in the lane: all that was to be written before it is durable.
             Action::Confirm { id, .. } => self.own.push_back(Event::Persisted { id }),
             Action::LoadBlobs { id, keys } => {
-                if self.disk.hand(Job::Blobs(id, keys)).is_err() {
+                if self.hand_to_disk(Job::Blobs(id, keys)).is_err() {
                     self.own.push_back(Event::Blobs { id, blobs: None });
                 }
             }
@@ -227,7 +251,7 @@ impl Driver {
                 drop(self.network.orders.try_send(Order::Circle(members, near)));
             }
             Action::Disconnect { peer, why } => {
-                tracing::warn!(%peer, %why, "a peer is thrown out");
+                self.reports.thrown_out(&peer, &why);
                 self.send(peer, Order::Disconnect(peer));
             }
             Action::Tpm { id, request } => {

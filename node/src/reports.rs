@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use spec::error::LocalFault;
+use spec::error::{LocalFault, Misbehaved};
 use spec::host::Report;
+use spec::types::TransportKey;
 
-/// Refusals that are written down in a while; anybody on the network can have more made than a disk holds.
+/// Refusals, and peers thrown out, that are written down in a while; anybody on the network can have more made than a disk
+/// holds.
 const REFUSALS: u32 = 20;
 /// That while.
 const WHILE: Duration = Duration::from_secs(1);
@@ -25,9 +27,20 @@ impl Default for Reports {
 impl Reports {
     /// Writes one down.
     pub fn log(&mut self, report: &Report) {
-        if !matches!(report, Report::Refused(_)) {
-            return write(report);
+        if !matches!(report, Report::Refused(_)) || self.has_room() {
+            write(report);
         }
+    }
+
+    /// Writes down that a peer is thrown out.
+    pub fn thrown_out(&mut self, peer: &TransportKey, why: &Misbehaved) {
+        if self.has_room() {
+            tracing::warn!(%peer, %why, "a peer is thrown out");
+        }
+    }
+
+    /// Whether one more line that others can have made is written down.
+    fn has_room(&mut self) -> bool {
         if self.since.elapsed() >= WHILE {
             let left_out = self.refusals.saturating_sub(REFUSALS);
             if left_out > 0 {
@@ -36,9 +49,7 @@ impl Reports {
             *self = Self::default();
         }
         self.refusals = self.refusals.saturating_add(1);
-        if self.refusals <= REFUSALS {
-            write(report);
-        }
+        self.refusals <= REFUSALS
     }
 }
 
@@ -54,6 +65,12 @@ fn write(report: &Report) {
             record,
             "the records that a voter served are not those that the mesh key signed: they are pulled anew from others"
         ),
+        Report::Split(round) => tracing::error!(
+            %round,
+            "the mesh key signed two headers of this round: somebody with a seat lied. This host erases nothing any more: \
+            find out who, and evict it"
+        ),
+        Report::Skipped(first, last) => tracing::warn!(%first, %last, "the mesh signed nothing in these rounds"),
         Report::Snapshot(record) => tracing::info!(record, "the records up to here are kept as a snapshot"),
         Report::Left(host) => tracing::info!(%host, "left the mesh"),
         Report::Joined => tracing::info!("this host is a member now"),
@@ -75,5 +92,19 @@ fn write(report: &Report) {
         Report::KeyDealt(key_epoch) => tracing::info!(key_epoch, "the shares of the mesh key changed"),
         Report::Unlocked => tracing::info!("unlocked by the mesh"),
         Report::NotApplied(record, check) => tracing::debug!(record, check = check.name(), "a record was refused"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_made_is_written_down_a_few_times_a_second() {
+        let mut reports = Reports::default();
+        let written = (0..10 * REFUSALS).filter(|_| reports.has_room()).count();
+        assert_eq!(u32::try_from(written), Ok(REFUSALS));
+        std::thread::sleep(WHILE);
+        assert!(reports.has_room(), "and again after a while");
     }
 }

@@ -21,6 +21,10 @@ const LAYOUT: u8 = 1;
 const VALUE_MAX: usize = 64 * 1024;
 /// A quarter of it is what sled keeps in its one file.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of writes after which a sync comes at the latest. sled uses a segment again as soon as what lived there was written
+/// elsewhere, and takes that for durable: until the next sync it is not. So no more is written between two than half of
+/// the one segment that it fills.
+const UNSYNCED_MAX: usize = SEGMENT_BYTES / 2;
 /// What sled may keep in memory.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 const NONCE_BYTES: usize = 12;
@@ -208,12 +212,19 @@ impl Store {
         Ok(rows)
     }
 
-    /// Makes several groups of writes durable, each as a whole, with one sync for all.
+    /// Makes several groups of writes durable, each as a whole, with one sync for all, or a few where they are large.
     ///
     /// # Errors
     /// Where the disk fails: none of them may be acknowledged.
     pub fn commit(&self, groups: &[Vec<Write>]) -> Result<(), StoreError> {
+        let mut unsynced = 0_usize;
         for writes in groups {
+            let bytes: usize = writes.iter().map(bytes_of).sum();
+            if unsynced > 0 && unsynced.saturating_add(bytes) > UNSYNCED_MAX {
+                self.sync()?;
+                unsynced = 0;
+            }
+            unsynced = unsynced.saturating_add(bytes);
             let mut batch = sled::Batch::default();
             for write in writes {
                 let key = [&[prefix(write.table)], write.key.as_slice()].concat();
@@ -283,6 +294,10 @@ impl Store {
 
 fn disk(folder: &Path, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Disk(folder.to_owned(), error.to_string())
+}
+
+fn bytes_of(write: &Write) -> usize {
+    write.key.len().saturating_add(write.value.as_ref().map_or(0, Vec::len))
 }
 
 fn prefix(table: Table) -> u8 {

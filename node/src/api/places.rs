@@ -2,7 +2,7 @@
 //! keeps one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::ConnectInfo;
 use axum::{Extension, Router};
@@ -18,7 +18,7 @@ const PLACES: usize = spec::limits::REQUESTS_OPEN_MAX;
 const PLACES_OF_ADMIN: usize = 16;
 /// A request's head takes at most so long; a client of ours sends it at once.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-/// After a failure to accept, as for want of open files.
+/// After a failure to accept, as for want of open files; and between two words that the socket is full.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Who is at the other end of a connection.
@@ -42,6 +42,7 @@ impl Peer {
 /// Serves these routes until the daemon ends.
 pub(super) async fn serve(listener: &UnixListener, routes: &Router) {
     let places = Arc::new(Semaphore::new(PLACES));
+    let mut told = None;
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -54,7 +55,12 @@ pub(super) async fn serve(listener: &UnixListener, routes: &Router) {
         let peer = Peer::of(&stream);
         match place(&places, peer) {
             Some(place) => drop(tokio::spawn(converse(stream, routes.clone(), peer, place))),
-            None => tracing::warn!(uid = ?peer.uid, "the local socket is full: a connection was closed"),
+            // Seldom: whoever fills it could fill the log as well.
+            None if told.is_none_or(|told: Instant| told.elapsed() > PAUSE) => {
+                told = Some(Instant::now());
+                tracing::warn!(uid = ?peer.uid, "the local socket is full: a connection was closed");
+            }
+            None => {}
         }
     }
 }

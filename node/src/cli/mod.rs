@@ -195,7 +195,7 @@ fn run(arguments: Arguments) -> Outcome {
 
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("VOUCHSAFE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,libp2p=warn,sled=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,libp2p=error,yamux=off,sled=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 

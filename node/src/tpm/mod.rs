@@ -22,6 +22,9 @@ const QUEUE: usize = 8;
 /// A quote takes 0.2 to 0.6 s on real chips, an RSA operation a second or two; beyond this the chip is wedged.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Making this host's keys takes longer where a chip has RSA alone: slow ones look for primes for half a minute, twice.
+const PROVISION_DEADLINE: Duration = Duration::from_secs(300);
+
 /// What went wrong with the TPM.
 #[derive(Debug, Error)]
 pub enum TpmError {
@@ -122,19 +125,26 @@ impl Tpm {
     /// Opens the chip (`device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`) and starts its owner.
     ///
     /// # Errors
-    /// Where the chip cannot be opened.
+    /// Where the chip cannot be opened, or does not answer.
     pub fn start(name: &str) -> Result<Self, TpmError> {
-        let chip = chip::Chip::open(name)?;
         let (questions, receiver) = sync_channel(QUEUE);
-        thread::Builder::new()
-            .name("tpm".to_owned())
-            .spawn(move || own(chip, &receiver))
-            .map_err(|error| TpmError::Open(name.to_owned(), error.to_string()))?;
+        let (opened, wait) = sync_channel(1);
+        let device = name.to_owned();
+        // Opening is commands already: the owner's, so that a wedged chip cannot hold up who waits here.
+        let owner = move || match chip::Chip::open(&device) {
+            Ok(chip) if opened.send(Ok(())).is_ok() => own(chip, &receiver),
+            Ok(_) => {}
+            Err(error) => drop(opened.send(Err(error))),
+        };
+        let spawned = thread::Builder::new().name("tpm".to_owned()).spawn(owner);
+        spawned.map_err(|error| TpmError::Open(name.to_owned(), error.to_string()))?;
+        wait.recv_timeout(COMMAND_DEADLINE).map_err(|_| TpmError::Wedged)??;
         Ok(Self { questions })
     }
 
     async fn put<T>(
         &self,
+        deadline: Duration,
         question: impl FnOnce(oneshot::Sender<Result<T, TpmError>>) -> Question,
     ) -> Result<T, TpmError> {
         let (answer, wait) = oneshot::channel();
@@ -142,7 +152,7 @@ impl Tpm {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(TpmError::Wedged),
         }
-        match tokio::time::timeout(COMMAND_DEADLINE, wait).await {
+        match tokio::time::timeout(deadline, wait).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(TpmError::Wedged),
         }
@@ -153,7 +163,7 @@ impl Tpm {
     /// # Errors
     /// Where the chip refuses.
     pub async fn provision(&self, ak_auth: SecretBytes) -> Result<ChipKeys, TpmError> {
-        self.put(|answer| Question::Provision { ak_auth, answer }).await
+        self.put(PROVISION_DEADLINE, |answer| Question::Provision { ak_auth, answer }).await
     }
 
     /// Opens what this chip sealed, and reads its endorsement keys.
@@ -161,7 +171,7 @@ impl Tpm {
     /// # Errors
     /// Where the chip refuses: the keys are another chip's.
     pub async fn open(&self, keys: ChipKeys) -> Result<Opened, TpmError> {
-        self.put(|answer| Question::Open { keys: Box::new(keys), answer }).await
+        self.put(COMMAND_DEADLINE, |answer| Question::Open { keys: Box::new(keys), answer }).await
     }
 
     /// From now on quotes are made: the attestation key's authorisation value is known.
@@ -169,7 +179,7 @@ impl Tpm {
     /// # Errors
     /// Where the owner is gone.
     pub async fn use_ak(&self, ak_auth: SecretBytes) -> Result<(), TpmError> {
-        self.put(|answer| Question::UseAk { ak_auth, answer }).await
+        self.put(COMMAND_DEADLINE, |answer| Question::UseAk { ak_auth, answer }).await
     }
 
     /// Answers a request of the host.
@@ -177,7 +187,7 @@ impl Tpm {
     /// # Errors
     /// Where the chip refuses or does not answer.
     pub async fn ask(&self, request: TpmRequest) -> Result<TpmReply, TpmError> {
-        self.put(|answer| Question::Ask { request, answer }).await
+        self.put(COMMAND_DEADLINE, |answer| Question::Ask { request, answer }).await
     }
 }
 
