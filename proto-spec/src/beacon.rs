@@ -7,9 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::genesis::Genesis;
-use crate::limits::EPOCHS_KEPT;
+use crate::limits::{CLOCK_DOUBT_MS, EPOCHS_KEPT};
 use crate::suite::{MeshKey, Suite};
-use crate::types::{Beacon, BlsSignature, Now, Round, SecretBytes, Time, sha256};
+use crate::types::{Beacon, BlsSignature, Now, Round, Time, sha256};
 
 /// When the epochs of a mesh begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +58,6 @@ impl Calendar {
 /// What the mesh key signs for a round: SHA-256 of the round's 64 bits, big-endian.
 pub fn beacon_message(round: Round) -> [u8; 32] {
     sha256(&round.0.to_be_bytes()).0
-}
-
-/// A member's part of a round's beacon.
-pub fn beacon_partial(suite: &dyn Suite, share: &SecretBytes, round: Round) -> Option<BlsSignature> {
-    suite.beacon_sign(share, &beacon_message(round))
 }
 
 /// The beacon of a round.
@@ -117,6 +112,8 @@ impl EpochVerified {
 pub struct Epochs {
     seen: Vec<(EpochVerified, Time)>,
     floor: Round,
+    /// When an epoch was last taken: t clocks agreed with this host's then.
+    agreed: Option<Now>,
 }
 
 impl Default for Epochs {
@@ -128,7 +125,7 @@ impl Default for Epochs {
 impl Epochs {
     /// None seen yet since the start; before it, this was the highest: nothing older is taken again.
     pub fn above(floor: Round) -> Self {
-        Self { seen: Vec::new(), floor }
+        Self { seen: Vec::new(), floor, agreed: None }
     }
 
     /// Takes an epoch in, unless it is known, older than all, ahead of the clock, or past. Says whether it is new.
@@ -145,6 +142,7 @@ impl Epochs {
             return false;
         }
         self.seen.push((epoch, now.monotonic));
+        self.agreed = Some(now);
         let keep = usize::try_from(EPOCHS_KEPT).unwrap_or(usize::MAX);
         let surplus = self.seen.len().saturating_sub(keep);
         self.seen.drain(..surplus);
@@ -166,6 +164,16 @@ impl Epochs {
             .map(|(epoch, _)| epoch)
     }
 
+    /// Whether the wall clock has gone on as the monotonic one did, give or take half an epoch, since t clocks agreed with
+    /// it; or so long has passed that it may be the others that were wrong. Nobody can tell before the first epoch.
+    pub fn is_steady(&self, calendar: &Calendar, now: Now) -> bool {
+        self.agreed.is_none_or(|agreed| {
+            let passed_ms = now.monotonic.0.saturating_sub(agreed.monotonic.0);
+            let moved_ms = agreed.wall_ms.saturating_add(passed_ms).abs_diff(now.wall_ms);
+            moved_ms <= calendar.epoch_ms / 2 || passed_ms >= CLOCK_DOUBT_MS
+        })
+    }
+
     /// The newest round seen.
     pub fn newest(&self) -> Option<Round> {
         self.seen.last().map(|(epoch, _)| epoch.round())
@@ -182,6 +190,7 @@ impl Epochs {
 mod tests {
     use super::*;
     use crate::suite::{Fake, Generator, Seed};
+    use crate::types::SecretBytes;
 
     const CALENDAR: Calendar = Calendar { genesis_ms: 1_000, epoch_ms: 100 };
 
@@ -193,7 +202,7 @@ mod tests {
 
     fn epoch(round: u64) -> EpochVerified {
         let (secret, key) = key();
-        let signature = beacon_partial(&Fake, &secret, Round(round)).unwrap();
+        let signature = Fake.beacon_sign(&secret, &beacon_message(Round(round))).unwrap();
         EpochVerified::check(&Fake, &key, &SignedBeacon { round: Round(round), signature }).unwrap()
     }
 

@@ -17,7 +17,7 @@ use crate::credential::dealing::{self, Ceremony, DealVerified, Dealer, KeyDeal};
 use crate::error::Check;
 use crate::genesis::GenesisVerified;
 use crate::membership::{Admission, MemberRecord, Role};
-use crate::signing::{Parts, Signable, combine};
+use crate::signing::{Memory, Parts, Signable, combine};
 use crate::suite::{Generator, Seed, Suite};
 use crate::ticket::TicketVerified;
 use crate::types::{
@@ -239,8 +239,13 @@ impl Attempt {
         if self.deals.len() < FOUNDERS {
             return Ok(false);
         }
-        let commitments = dealing::commitments(suite, &self.ceremony, None, &self.deals)?;
-        let share = dealing::share(suite, &self.ceremony, false, &commitments, &self.own, &self.sub_shares)?;
+        let t = self.ceremony.t;
+        let dealt: Vec<_> =
+            self.deals.iter().map(|(index, deal)| (*index, deal.deal().commitments.as_slice())).collect();
+        let commitments = dealing::commitments(suite, t, None, &dealt)?;
+        let own = self.ceremony.receiver(&self.own).ok_or(Check::Membership)?;
+        let parts: Vec<_> = self.sub_shares.iter().map(|(index, share)| (*index, share)).collect();
+        let share = dealing::share(suite, (t, own), false, &commitments, &parts)?;
         let holders = self.ceremony.receivers.clone();
         let (ceremony, dealers) = (None, Vec::new());
         let setup = KeySetup { key_epoch: 1, t: FOUNDERS_T, holders, commitments, ceremony, dealers };
@@ -266,10 +271,10 @@ impl Attempt {
     pub fn vote(&self, suite: &dyn Suite, transport: &SecretBytes) -> Option<Vote> {
         let outcome = self.outcome.as_ref()?;
         let bytes = self.founding_bytes(outcome);
-        let part = |what: Signable<'_>| what.partial(suite, &self.mesh, &outcome.share);
+        let part = |what: Signable<'_>| what.partial(suite, &self.mesh, &outcome.share, Memory::default());
         let mut parts = vec![part(Signable::Founding(&bytes))?];
         for record in self.records() {
-            parts.push(part(Signable::Admission(&record))?);
+            parts.push(part(Signable::Founder(&record))?);
         }
         Some(Vote { consent: suite.ed25519_sign(transport, &bytes)?, parts })
     }
@@ -309,7 +314,7 @@ impl Attempt {
         let founding = signature(0, Signable::Founding(&bytes))?;
         let mut founders = Vec::new();
         for (at, record) in (1..).zip(self.records()) {
-            let signature = signature(at, Signable::Admission(&record))?;
+            let signature = signature(at, Signable::Founder(&record))?;
             founders.push(Admission { record, signature });
         }
         Ok(Founding {

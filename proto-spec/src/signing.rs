@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::beacon::beacon_message;
 use crate::cms::committee::KeySetup;
+use crate::cms::records::Records;
 use crate::header::Header;
 use crate::membership::{MemberRecord, admission_bytes};
 use crate::suite::Suite;
@@ -21,6 +22,8 @@ pub enum Signable<'a> {
     Header(&'a Header),
     /// The admission of a member.
     Admission(&'a MemberRecord),
+    /// The admission of a founder, by the key that is founded with it.
+    Founder(&'a MemberRecord),
     /// The founding, as bytes: signed once, by a key that is no older than it.
     Founding(&'a [u8]),
     /// The unlock of a host's period key. Never published.
@@ -34,24 +37,28 @@ pub enum Signable<'a> {
     },
 }
 
-/// What a member signs at most once, and what it must have on disk before its part leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Once {
-    /// There is only one thing to sign: nothing to remember.
-    Deterministic,
-    /// One header a round: the log that closed it is on disk, and applies one per round.
-    Round(Round),
-    /// One machine a ticket.
-    Ticket(TicketSerial),
+/// What a member remembers of what it signs at most once. It is written in the lane in which a part leaves, before that.
+#[derive(Default, Clone, Copy)]
+pub struct Memory<'a> {
+    /// Its records: of each round they closed one header.
+    pub records: Option<&'a Records>,
+    /// For which ticket it signed which member record.
+    pub tickets: Option<&'a BTreeMap<TicketSerial, Digest>>,
 }
 
 impl Signable<'_> {
-    /// What it may be signed once for.
-    pub fn once(&self) -> Once {
+    /// Whether a member may sign it. A beacon and an unlock are one thing each, and there is nothing to remember; what is
+    /// signed in a founding, the key signs before it is in force, and its holders only once.
+    fn is_remembered(&self, mesh: &MeshId, memory: Memory<'_>) -> bool {
         match self {
-            Self::Beacon(_) | Self::Unlock { .. } | Self::Founding(_) => Once::Deterministic,
-            Self::Header(header) => Once::Round(header.round),
-            Self::Admission(record) => Once::Ticket(record.ticket),
+            Self::Beacon(_) | Self::Unlock { .. } | Self::Founding(_) | Self::Founder(_) => true,
+            Self::Header(header) => {
+                memory.records.is_some_and(|records| records.header_of(header.round) == Some(header))
+            }
+            Self::Admission(record) => {
+                let signed = memory.tickets.and_then(|tickets| tickets.get(&record.ticket));
+                signed == Some(&record.digest(mesh))
+            }
         }
     }
 
@@ -59,7 +66,7 @@ impl Signable<'_> {
         match self {
             Self::Beacon(round) => beacon_message(*round).to_vec(),
             Self::Header(header) => header.signed_bytes(mesh),
-            Self::Admission(record) => admission_bytes(mesh, record),
+            Self::Admission(record) | Self::Founder(record) => admission_bytes(mesh, record),
             Self::Founding(bytes) => bytes.to_vec(),
             Self::Unlock { host, record, number } => {
                 let body = Purpose::Unlock.digest(&[&host.0, &record.0, &number.to_be_bytes()]);
@@ -68,8 +75,17 @@ impl Signable<'_> {
         }
     }
 
-    /// One member's part.
-    pub fn partial(&self, suite: &dyn Suite, mesh: &MeshId, share: &SecretBytes) -> Option<BlsSignature> {
+    /// One member's part; `None` also where it does not remember what it has to.
+    pub fn partial(
+        &self,
+        suite: &dyn Suite,
+        mesh: &MeshId,
+        share: &SecretBytes,
+        memory: Memory<'_>,
+    ) -> Option<BlsSignature> {
+        if !self.is_remembered(mesh, memory) {
+            return None;
+        }
         let bytes = self.bytes(mesh);
         match self {
             Self::Beacon(_) => suite.beacon_sign(share, &bytes),
@@ -181,6 +197,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cms::snapshot::Snapshot;
     use crate::suite::{Fake, Generator, Real, Seed};
 
     const MESH: MeshId = MeshId([5; 32]);
@@ -195,7 +212,7 @@ mod tests {
     fn parts(suite: &dyn Suite, what: Signable<'_>, shares: &[SecretBytes], indexes: &[u8]) -> Parts {
         let part = |index: &u8| {
             let share = &shares[usize::from(*index) - 1];
-            (ShareIndex(*index), what.partial(suite, &MESH, share).unwrap())
+            (ShareIndex(*index), what.partial(suite, &MESH, share, Memory::default()).unwrap())
         };
         indexes.iter().map(part).collect()
     }
@@ -232,6 +249,30 @@ mod tests {
             assert!(!unlock(1).holds(suite, &MeshId([6; 32]), &key, &signature));
             assert!(!Signable::Founding(&[]).holds(suite, &MESH, &key, &signature));
         }
+    }
+
+    #[test]
+    fn what_a_member_does_not_remember_it_does_not_sign() {
+        let (setup, shares) = setup(&Fake);
+        let header = Header {
+            round: Round(7),
+            member_root: Digest::ZERO,
+            policy_root: Digest::ZERO,
+            certified: Round(0),
+            committee: Digest::ZERO,
+            key_epoch: setup.key_epoch,
+            protocol_version: 1,
+            record: 1,
+            records_root: Digest::ZERO,
+            snapshot: Snapshot::default(),
+            group_root: Digest::ZERO,
+        };
+        let (closed_none, part) = (Records::default(), &shares[0]);
+        let memory = Memory { records: Some(&closed_none), tickets: None };
+        let signs = |what: Signable<'_>, memory| what.partial(&Fake, &MESH, part, memory).is_some();
+        assert!(!signs(Signable::Header(&header), Memory::default()));
+        assert!(!signs(Signable::Header(&header), memory), "its records closed no header of this round");
+        assert!(signs(Signable::Beacon(Round(7)), Memory::default()), "there is only one of a round");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use drand_verify::{G2PubkeyRfc, Pubkey as _};
-use spec::beacon::{EpochVerified, SignedBeacon, beacon_partial};
+use spec::beacon::{EpochVerified, SignedBeacon};
+use spec::signing::{Memory, Signable};
 use spec::suite::{Generator, MeshKey, Real, Seed, Suite as _};
-use spec::types::{Round, ShareIndex};
+use spec::types::{MeshId, Round, ShareIndex};
 
 #[test]
 fn a_beacon_that_three_of_five_signed_is_one_of_drands() {
@@ -15,7 +16,8 @@ fn a_beacon_that_three_of_five_signed_is_one_of_drands() {
     for round in [1, 2, 4_294_967_296] {
         let partial = |index: u8| {
             let share = &dealt.shares[usize::from(index) - 1];
-            (ShareIndex(index), beacon_partial(&Real, share, Round(round)).expect("a part"))
+            let part = Signable::Beacon(Round(round)).partial(&Real, &MeshId::ZERO, share, Memory::default());
+            (ShareIndex(index), part.expect("a part"))
         };
         let signature = Real.bls_combine(&[partial(1), partial(3), partial(4)]).expect("a beacon");
         let beacon = SignedBeacon { round: Round(round), signature };

@@ -4,8 +4,6 @@
 //!
 //! Every receiver must use the same set of dealers: the record that activates a dealing names them.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -208,22 +206,22 @@ impl DealVerified {
     }
 }
 
-/// The public outcome of a dealing: the same at every receiver that uses the same dealers.
+/// The public outcome of a dealing: the same at every receiver that uses the same dealers. Each is given with the
+/// commitments that it dealt; where the key was dealt before, with the commitments of then.
 ///
 /// # Errors
 /// [`Check::Deal`] where the deals do not add up, or the public key would change.
 pub fn commitments(
     suite: &dyn Suite,
-    ceremony: &Ceremony,
+    t: u8,
     old: Option<&[BlsPublic]>,
-    deals: &BTreeMap<ShareIndex, DealVerified>,
+    dealt: &[(ShareIndex, &[BlsPublic])],
 ) -> Result<Vec<BlsPublic>, Check> {
-    let lists: Vec<&[BlsPublic]> = deals.values().map(|deal| deal.0.commitments.as_slice()).collect();
-    let dealers: Vec<ShareIndex> = deals.keys().copied().collect();
+    let (dealers, lists): (Vec<ShareIndex>, Vec<&[BlsPublic]>) = dealt.iter().copied().unzip();
     let weights = old.map(|_| dealers.as_slice());
     let sum = suite.key_sum_commitments(weights, &lists).ok_or(Check::Deal)?;
     let key_stays = old.is_none_or(|old| old.first() == sum.first());
-    if sum.len() == usize::from(ceremony.t) && key_stays { Ok(sum) } else { Err(Check::Deal) }
+    if sum.len() == usize::from(t) && key_stays { Ok(sum) } else { Err(Check::Deal) }
 }
 
 /// A receiver's new share, checked against the new commitments.
@@ -232,22 +230,21 @@ pub fn commitments(
 /// [`Check::Share`] where the sub-shares do not add up.
 pub fn share(
     suite: &dyn Suite,
-    ceremony: &Ceremony,
+    (t, index): (u8, ShareIndex),
     is_redealt: bool,
     commitments: &[BlsPublic],
-    receiver: &HostId,
-    parts: &BTreeMap<ShareIndex, SecretBytes>,
+    parts: &[(ShareIndex, &SecretBytes)],
 ) -> Result<SecretBytes, Check> {
-    let index = ceremony.receiver(receiver).ok_or(Check::Membership)?;
-    let dealers: Vec<ShareIndex> = parts.keys().copied().collect();
-    let values: Vec<&SecretBytes> = parts.values().collect();
+    let (dealers, values): (Vec<ShareIndex>, Vec<&SecretBytes>) = parts.iter().copied().unzip();
     let weights = is_redealt.then_some(dealers.as_slice());
     let share = suite.key_sum_shares(weights, &values).ok_or(Check::Share)?;
-    if suite.key_share_fits(ceremony.t, commitments, index, &share) { Ok(share) } else { Err(Check::Share) }
+    if suite.key_share_fits(t, commitments, index, &share) { Ok(share) } else { Err(Check::Share) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::suite::{Fake, Real};
 
@@ -302,13 +299,16 @@ mod tests {
             let verified = DealVerified::check(suite, ceremony, old_commitments, &dealt).unwrap();
             deals.insert(ceremony.dealer(dealer).unwrap(), verified);
         }
-        let new = commitments(suite, ceremony, old_commitments, &deals).unwrap();
+        let dealt: Vec<_> = deals.iter().map(|(index, deal)| (*index, deal.0.commitments.as_slice())).collect();
+        let new = commitments(suite, ceremony.t, old_commitments, &dealt).unwrap();
         let one = |party: &Party| {
             let open = |deal: &DealVerified| {
                 deal.open(suite, &MESH, ceremony, &party.host, &[&party.session.0]).unwrap().unwrap()
             };
-            let parts = deals.iter().map(|(index, deal)| (*index, open(deal))).collect();
-            share(suite, ceremony, old.is_some(), &new, &party.host, &parts).unwrap()
+            let parts: Vec<_> = deals.iter().map(|(index, deal)| (*index, open(deal))).collect();
+            let parts: Vec<_> = parts.iter().map(|(index, part)| (*index, part)).collect();
+            let index = ceremony.receiver(&party.host).unwrap();
+            share(suite, (ceremony.t, index), old.is_some(), &new, &parts).unwrap()
         };
         let shares = receivers.iter().map(one).collect();
         (new, shares)

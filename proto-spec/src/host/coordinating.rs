@@ -12,7 +12,7 @@ use crate::credential::split::{self, Deal, Placement, PutOrder, Receiver};
 use crate::error::{Check, Misbehaved, Subject};
 use crate::limits::{MESSAGE_MAX, REQUESTS_OPEN_MAX};
 use crate::membership::{Admission, MemberRecord};
-use crate::signing::{Parts, Signable, combine_unnamed};
+use crate::signing::{Memory, Parts, Signable, combine_unnamed};
 use crate::ticket::Contact;
 use crate::types::{
     BlsSignature, CredentialId, Digest, GroupId, HostId, Now, Purpose, RequestId, ShareIndex, TransportKey,
@@ -93,10 +93,11 @@ impl Host {
         if self.tickets.get(&record.ticket).is_some_and(|signed| *signed != digest) {
             return Err(Check::TicketUsed);
         }
-        let part = Signable::Admission(&record).partial(view.suite, view.mesh, &share.secret);
+        self.tickets.insert(record.ticket, digest);
+        let memory = Memory { records: None, tickets: Some(&self.tickets) };
+        let part = Signable::Admission(&record).partial(view.suite, view.mesh, &share.secret, memory);
         let part = part.ok_or(Check::NotReady)?;
         let t = view.records.committee().map_or(0, |committee| committee.key.t);
-        self.tickets.insert(record.ticket, digest);
         let row = Write { table: Table::Tickets, key: record.ticket.0.to_vec(), value: Some(digest.0.to_vec()) };
         Ok((Message::EnrolPart { key_epoch: share.key_epoch, t, index: share.index, part }, row))
     }

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Action, Actions, Host, Lane, Report, Share, Table, Write};
 use crate::cms::committee::{HeldDeal, KeySetup, Step};
-use crate::credential::dealing::{Ceremony, DealVerified, Dealer, KeyDeal};
+use crate::credential::dealing::{self, Ceremony, DealVerified, Dealer, KeyDeal};
 use crate::error::Check;
 use crate::founding;
 use crate::limits::{DEALING_MS, PART_RETRY_MS};
@@ -360,9 +360,9 @@ impl Host {
             symmetric::open(&key, [0; 12], &part.deal.digest(mesh).0, &part.sealed)
         };
         let parts = setup.dealers.iter().map(part).collect::<Option<Vec<SecretBytes>>>()?;
-        let share = suite.key_sum_shares(Some(&setup.dealers), &parts.iter().collect::<Vec<_>>())?;
+        let parts: Vec<(ShareIndex, &SecretBytes)> = setup.dealers.iter().copied().zip(&parts).collect();
         let index = setup.index_of(&self.own.host)?;
-        suite.key_share_fits(setup.t, &setup.commitments, index, &share).then_some(share)
+        dealing::share(suite, (setup.t, index), true, &setup.commitments, &parts).ok()
     }
 
     /// What is at rest of the mesh key beside the shares that sign now, and a dealing that is under way, is erased: with

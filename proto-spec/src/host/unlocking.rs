@@ -5,7 +5,7 @@ use super::{Actions, Host, Lane, Report};
 use crate::error::{Check, Subject};
 use crate::limits::UNLOCK_RETRY_MS;
 use crate::membership::{MemberRecord, Role};
-use crate::signing::{Parts, Signable, combine};
+use crate::signing::{Memory, Parts, Signable, combine};
 use crate::types::{BlsSignature, Digest, HostId, MeshId, Now, Purpose, Round, ShareIndex, Time, TransportKey};
 use crate::wire::{Message, Shown};
 
@@ -87,7 +87,7 @@ impl Host {
         }
         let digest = record.digest(view.mesh);
         let what = Signable::Unlock { host: &record.host, record: &digest, number };
-        let part = what.partial(view.suite, view.mesh, &share.secret).ok_or(Check::NotReady)?;
+        let part = what.partial(view.suite, view.mesh, &share.secret, Memory::default()).ok_or(Check::NotReady)?;
         let (round, session) = (appraised.evidence().round, &appraised.evidence().session);
         let info = info(view.mesh, &self.own.host, &record.host, number, share.index, round);
         let sealed = view.suite.hpke_seal(session, &info.0, &part.0, &mut self.generator).ok_or(Check::Quote)?;
