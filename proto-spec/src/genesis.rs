@@ -77,6 +77,8 @@ pub enum GenesisError {
 
 impl Genesis {
     fn check_bounds(&self) -> Result<(), GenesisError> {
+        // drand's clients count rounds in whole seconds.
+        let whole_seconds = self.epoch_ms.is_multiple_of(1_000);
         let shortest = if self.testnet { TESTNET_EPOCH_MS_MIN } else { EPOCH_MS_MIN };
         let domains = &self.domains;
         let names: std::collections::BTreeSet<&str> = domains.iter().map(|domain| domain.name.as_str()).collect();
@@ -85,7 +87,7 @@ impl Genesis {
         let seats = COMMITTEE_MIN..=COMMITTEE_MAX;
         let checks = [
             ("name", text::is_name(&self.name)),
-            ("epoch_ms", (shortest..=EPOCH_MS_MAX).contains(&self.epoch_ms)),
+            ("epoch_ms", (shortest..=EPOCH_MS_MAX).contains(&self.epoch_ms) && (self.testnet || whole_seconds)),
             ("domains", !domains.is_empty() && domains.len() <= DOMAINS_MAX && names.len() == domains.len()),
             ("domain name", domains.iter().all(|domain| text::is_name(&domain.name))),
             ("operators", domains.iter().all(|d| !d.operators.is_empty() && d.operators.len() <= OPERATORS_MAX)),

@@ -224,9 +224,18 @@ pub const SEAT_ASK_MS: u64 = 1000;
 pub const SEATS_ASKED_MAX: usize = 4 * COMMITTEE_MAX;
 /// A leader looks this often whether the committee wants a change.
 pub const SEATS_MS: u64 = 500;
-/// Epochs after which the seat of an absent host is given to another: ten minutes of 10 s, longer than a slow host's
-/// catch-up.
-pub const ABSENT_EPOCHS: u64 = 60;
+/// The seat of a host that is absent for so long is given to another: ten minutes, longer than a slow host's catch-up.
+pub const ABSENT_MS: u64 = 600_000;
+/// The same in a mesh that is marked testnet, in epochs, so that it is seen to happen.
+pub const TESTNET_ABSENT_EPOCHS: u64 = 60;
+/// A leader whose own evidence has not held for so many epochs hands the lead on: as long as what it showed last was
+/// current.
+pub const UNFIT_EPOCHS: u64 = 2;
+/// So does a leader one of whose writes has not ended after this time: many times what a slow disk takes.
+pub const WRITE_STALLED_MS: u64 = 3_000;
+/// A wall clock that moved against the monotonic one by more than half an epoch is believed again after this time at the
+/// latest, though nobody else's clock agrees: all may have been wrong, and put right.
+pub const CLOCK_DOUBT_MS: u64 = 600_000;
 /// Epochs after which the mesh key is dealt anew to the same seats: a day of 10 s. Who learned a share in that time
 /// knows nothing of the next.
 pub const REDEAL_EPOCHS: u64 = 8_640;

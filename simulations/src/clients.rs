@@ -1,18 +1,22 @@
 //! Clients that put a credential each, once.
 
 use spec::client::{BundleVerified, head_to_sign};
-use spec::credential::head::{Allow, credential_id};
+use spec::credential::head::{Allow, SignedHead, credential_id};
 use spec::credential::split::PutOrder;
 use spec::error::Check;
 use spec::host::{LocalCommand, LocalReply};
+use spec::membership::Role;
 use spec::relay::Wait;
 use spec::suite::Fake;
 use spec::types::{RequestId, SecretBytes, Terms};
-use spec::wire::DealBundle;
+use spec::wire::{DealBundle, Package};
 
 use crate::checkers::Deposit;
 use crate::run::{OWNER, Run};
 use crate::world::{Answer, WALL_START_MS};
+
+/// An answer is waited for so long.
+const PATIENCE_MS: u64 = 20_000;
 
 /// A put under way.
 #[derive(Clone)]
@@ -32,7 +36,44 @@ pub(crate) enum Dealt {
     Refused(Check),
 }
 
+/// A dealt and signed credential: what an owner hands to a host, as often as it likes.
+pub struct Signed {
+    package: Package,
+    signature: String,
+}
+
+impl Signed {
+    /// Has it stored.
+    pub fn store(&self) -> LocalCommand {
+        LocalCommand::PutStore { package: self.package.clone(), signature: self.signature.clone(), wait: Wait::Quorum }
+    }
+
+    /// Its head.
+    pub fn head(&self) -> SignedHead {
+        SignedHead { bytes: self.package.head.clone(), signature: self.signature.clone() }
+    }
+}
+
 impl Run {
+    /// Deals a value of this name 2-of-3 to where a host says, and signs it; any host may read it.
+    pub fn sign_value(&mut self, gateway: usize, name: &str, payload: &[u8]) -> Option<Signed> {
+        let order = PutOrder {
+            request: RequestId(self.world.random.bytes()),
+            client: OWNER,
+            name: name.to_owned(),
+            terms: Terms::new(2, 3, 1)?,
+            allow: vec![Allow::Role(Role::Host)],
+            recipients: Vec::new(),
+        };
+        self.world.checkers.watch(payload);
+        let begun = self.ask(gateway, LocalCommand::PutBegin(order.clone()), PATIENCE_MS)?;
+        let Ok(LocalReply::Bundle(bundle)) = begun else { return None };
+        match self.dealt(&order, &bundle, payload, None) {
+            Dealt::Store(LocalCommand::PutStore { package, signature, .. }) => Some(Signed { package, signature }),
+            _ => None,
+        }
+    }
+
     /// Begins a put through this machine; `deposits` tells whether it was acknowledged.
     pub fn begin_put(&mut self, gateway: usize) {
         let name = format!("credential/{}", self.deposits.len());
@@ -58,6 +99,9 @@ impl Run {
     }
 
     pub(crate) fn on_answer(&mut self, answer: Answer) {
+        if self.joined(&answer) {
+            return;
+        }
         let Some(client) = self.clients.remove(&answer.id) else { return self.on_operation(answer) };
         match answer.reply {
             Ok(LocalReply::Bundle(bundle)) => self.deal(client, &bundle),

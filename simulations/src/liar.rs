@@ -38,6 +38,8 @@ pub enum Lie {
     NoReceipts,
     /// Deals honestly, and keeps its vote for the founding to itself.
     NoVote,
+    /// Is honest, and never takes a seat that it is given.
+    NoSeat,
 }
 
 /// The liar.
@@ -69,6 +71,7 @@ impl Liar {
             Message::KeyDealt { ceremony, deal, .. } => (ceremony.0.to_vec(), deal),
             Message::FoundingDeal { attempt, deal } if self.founds => (attempt.0.to_vec(), deal),
             Message::FoundingVote { .. } if self.founds && self.lie == Lie::NoVote => return Vec::new(),
+            Message::Ballot(_) if self.lie == Lie::NoSeat => return Vec::new(),
             Message::KeyHeld { .. } if self.lie == Lie::Mute => return Vec::new(),
             Message::ShareStored { .. } if self.lie == Lie::NoReceipts => return Vec::new(),
             Message::KeyHeld { dealer, .. } if self.lie == Lie::HoldsOne && dealer.0 != 1 => return Vec::new(),
@@ -89,7 +92,7 @@ impl Liar {
         let mut lie = deal.clone();
         match self.lie {
             Lie::Silent => return Vec::new(),
-            Lie::NoVote | Lie::Mute | Lie::HoldsOne | Lie::WrongRow | Lie::NoHeads | Lie::NoReceipts => {
+            Lie::NoVote | Lie::Mute | Lie::HoldsOne | Lie::WrongRow | Lie::NoHeads | Lie::NoReceipts | Lie::NoSeat => {
                 return vec![message.clone()];
             }
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),

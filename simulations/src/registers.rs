@@ -238,7 +238,8 @@ impl Run {
         }
     }
 
-    fn removal(&mut self, newest: &SignedHead) -> Option<LocalCommand> {
+    /// The head that removes what a head names.
+    pub fn removal(&mut self, newest: &SignedHead) -> Option<LocalCommand> {
         let mesh = self.pins.as_ref()?.mesh;
         let request = RequestId(self.world.random.bytes());
         let bytes = next_head(&Fake, &mesh, newest, request, Change::Remove).ok()?;

@@ -10,6 +10,7 @@ use spec::cms::committee::{FOUNDERS, wanted};
 use spec::error::{Check, Failure};
 use spec::genesis::{self, Domain, Genesis, PROTOCOL_VERSION, SignedGenesis};
 use spec::host::{LocalCommand, LocalId, LocalReply};
+use spec::limits::TESTNET_ABSENT_EPOCHS;
 use spec::membership::Role;
 use spec::suite::{Fake, Generator};
 use spec::ticket::{self, Contact, Pins, SignedTicket, Ticket};
@@ -21,7 +22,7 @@ use crate::clients::Client;
 use crate::machine::Machine;
 use crate::registers::Registers;
 use crate::scenario::Scenario;
-use crate::world::{WALL_START_MS, World};
+use crate::world::{Answer, WALL_START_MS, World};
 
 /// Virtual time that an orderly start may take.
 const START_MS: u64 = 120_000;
@@ -54,6 +55,8 @@ pub struct Outcome {
     pub operations_ended: usize,
     /// Crashes.
     pub crashes: u64,
+    /// Times that the mesh key moved while there were faults.
+    pub deals: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
     /// Messages sent.
@@ -74,6 +77,8 @@ enum Fault {
     Put,
     Operation,
     Crash,
+    Absence,
+    Join,
     Partition,
     ClockJump,
 }
@@ -91,16 +96,24 @@ pub struct Run {
     pub(crate) generator: Generator,
     not_live: Vec<String>,
     pub(crate) hosts: usize,
+    /// The domain of each machine.
+    pub domain_of: fn(usize) -> usize,
+    /// Tickets of those that join late.
+    tickets: BTreeMap<usize, SignedTicket>,
+    /// Those of them that are joining, and under which of their starts.
+    joining: BTreeMap<usize, (u64, LocalId)>,
 }
 
 /// Runs a scenario.
 pub fn run(name: &str, scenario: &Scenario, hosts: usize, seed: u64, acknowledge_before_flush: bool) -> Outcome {
     let mut run = Run::new(scenario, hosts, if scenario.boundaries { 1 } else { seed });
     run.world.acknowledges_before_flush = acknowledge_before_flush;
-    let mut crashes = 0;
+    let (mut crashes, mut deals) = (0, 0);
     if run.enrol_all(scenario) {
+        let before = run.key_epoch();
         run.world.crash_before = scenario.boundaries.then_some(run.world.performed + seed);
         crashes = run.load(scenario);
+        deals = run.key_epoch().saturating_sub(before);
         run.peace();
         run.puts_work_again();
         run.read_all();
@@ -118,6 +131,7 @@ pub fn run(name: &str, scenario: &Scenario, hosts: usize, seed: u64, acknowledge
         operations: run.registers.begun(),
         operations_ended: run.registers.ended(),
         crashes,
+        deals,
         virtual_ms: run.world.now_ms,
         messages: run.world.messages,
         bytes_scanned: run.world.checkers.bytes_scanned(),
@@ -152,6 +166,9 @@ impl Run {
             generator,
             not_live: Vec::new(),
             hosts,
+            domain_of: |machine| machine % DOMAINS.len(),
+            tickets: BTreeMap::new(),
+            joining: BTreeMap::new(),
         }
     }
 
@@ -172,8 +189,16 @@ impl Run {
         self.set_up();
         self.world.checkers.strangers.insert(self.stranger());
         let genesis = self.genesis(scenario);
-        if !(0..self.hosts + 2).all(|number| self.enrol(number, &genesis)) {
+        let late = usize::try_from(scenario.late).unwrap_or(0).min(self.hosts.saturating_sub(FOUNDERS));
+        let late = self.hosts - late..self.hosts;
+        if !(0..self.hosts + 2).filter(|number| !late.contains(number)).all(|number| self.enrol(number, &genesis)) {
             return false;
+        }
+        for number in late {
+            // Written now: whoever writes one under faults may be down.
+            if let Some(LocalCommand::Join { ticket, .. }) = self.joining(number, &genesis, |_| {}) {
+                self.tickets.insert(number, ticket);
+            }
         }
         self.settle(3 * scenario.epoch_ms);
         true
@@ -288,7 +313,7 @@ impl Run {
         contacts: Vec<Contact>,
         change: impl FnOnce(&mut Ticket),
     ) -> SignedTicket {
-        let domain = number % DOMAINS.len();
+        let domain = (self.domain_of)(number);
         let name = DOMAINS.get(domain).copied().unwrap_or("north").to_owned();
         let region = format!("region{}", number % 3);
         let serial = TicketSerial(self.world.random.bytes());
@@ -355,12 +380,19 @@ impl Run {
         for (count, fault) in times {
             plan.extend((0..count).map(|_| (self.world.random.below(length), fault)));
         }
+        for (count, fault) in [(scenario.absences, Fault::Absence), (scenario.late, Fault::Join)] {
+            plan.extend((0..count).map(|_| (self.world.random.below(length / 2), fault)));
+        }
         plan.sort_unstable();
         let mut down: BTreeMap<usize, u64> = BTreeMap::new();
         let mut crashes = 0;
+        let mut heals_at = None;
         self.world.faults = true;
         for (at, fault) in plan {
             self.settle((start + at).saturating_sub(self.world.now_ms));
+            if heals_at.take_if(|at| self.world.now_ms >= *at).is_some() {
+                self.world.cut_off.clear();
+            }
             if let Some(machine) = self.world.fallen.take() {
                 crashes += 1;
                 self.hang_up_at(machine);
@@ -372,20 +404,28 @@ impl Run {
                 down.remove(&number);
                 self.world.start(number);
             }
+            self.try_joins();
             let machine = self.any_host();
             match fault {
                 Fault::Put => self.begin_put(machine),
                 Fault::Operation => self.begin_operation(scenario, machine),
-                Fault::Partition => self.cut_some_off(),
+                Fault::Partition => {
+                    self.cut_some_off();
+                    let lasts = scenario.partition_epochs * scenario.epoch_ms;
+                    heals_at = (lasts > 0).then(|| self.world.now_ms + self.world.random.below(lasts));
+                }
                 Fault::ClockJump => {
                     let ahead = self.world.random.below(4 * scenario.epoch_ms);
                     self.world.clocks_ahead_ms.insert(machine, ahead);
                 }
-                Fault::Crash => {
+                Fault::Join => self.start_late(),
+                Fault::Crash | Fault::Absence => {
                     if let Entry::Vacant(entry) = down.entry(machine) {
                         crashes += 1;
                         self.crash(machine);
-                        entry.insert(self.world.now_ms + self.world.random.below(3 * scenario.epoch_ms));
+                        let is_short = matches!(fault, Fault::Crash);
+                        let away = if is_short { 0 } else { (TESTNET_ABSENT_EPOCHS + 10) * scenario.epoch_ms };
+                        entry.insert(self.world.now_ms + away + self.world.random.below(3 * scenario.epoch_ms));
                     }
                 }
             }
@@ -410,6 +450,46 @@ impl Run {
         usize::try_from(self.world.random.below(u64::try_from(self.hosts).unwrap_or(1))).unwrap_or(0)
     }
 
+    /// Starts the next of those that join late.
+    fn start_late(&mut self) {
+        let is_off = |number: &&usize| self.world.machines.get(**number).is_some_and(|one| one.incarnation == 0);
+        if let Some(number) = self.tickets.keys().find(is_off).copied() {
+            self.world.start(number);
+            self.try_joins();
+        }
+    }
+
+    /// Whoever was started and is no member yet asks to be let in, again where it was refused or restarted.
+    fn try_joins(&mut self) {
+        for (number, ticket) in self.tickets.clone() {
+            let Some(machine) = self.world.machines.get(number) else { continue };
+            let (incarnation, transport) = (machine.incarnation, machine.transport);
+            let Some(running) = &machine.running else { continue };
+            let is_member = running.host.records().member_by_transport(&transport).is_some();
+            let is_asking = self.joining.get(&number).is_some_and(|(asked, _)| *asked == incarnation);
+            if !is_member
+                && !is_asking
+                && let Some(id) = self.world.command(number, LocalCommand::Join { ticket, address: None })
+            {
+                self.joining.insert(number, (incarnation, id));
+            }
+        }
+    }
+
+    /// Whether this is the answer to somebody who joins late; whoever was refused asks again.
+    pub(crate) fn joined(&mut self, answer: &Answer) -> bool {
+        let before = self.joining.len();
+        self.joining.retain(|_, (_, id)| *id != answer.id);
+        before > self.joining.len()
+    }
+
+    /// Counts the dealings of the mesh key, as far as anybody has heard.
+    fn key_epoch(&self) -> u64 {
+        let running = self.world.machines.iter().filter_map(|machine| machine.running.as_ref());
+        let committees = running.filter_map(|running| running.host.records().committee());
+        committees.map(|committee| committee.key.key_epoch).max().unwrap_or(0)
+    }
+
     /// Up to half of the hosts are cut off from the others, or everybody hears everybody again.
     fn cut_some_off(&mut self) {
         self.world.cut_off.clear();
@@ -432,6 +512,7 @@ impl Run {
                 self.world.start(number);
             }
         }
+        self.try_joins();
         self.settle(PEACE_MS);
         // Records go on in each epoch: sooner or later all hosts are seen at the same one.
         let seen: Vec<BTreeSet<(u64, Digest)>> = (0..CONVERGED_TRIES)

@@ -25,9 +25,18 @@ pub struct Scenario {
     pub loss_percent: u64,
     /// Crashes in that time; each host comes back.
     pub crashes: u64,
+    /// Hosts that are away for so long that their seats are given to others.
+    #[serde(default)]
+    pub absences: u64,
+    /// Hosts that join in the first half of that time, and not before.
+    #[serde(default)]
+    pub late: u64,
     /// Partitions in that time: some hosts are cut off from the others for a while.
     #[serde(default)]
     pub partitions: u64,
+    /// Epochs after which a partition is over at the latest; 0 where it lasts until the next one.
+    #[serde(default)]
+    pub partition_epochs: u64,
     /// Wall clocks that jump ahead in that time, and back.
     #[serde(default)]
     pub clock_jumps: u64,
@@ -54,12 +63,13 @@ pub enum ScenarioError {
     Form(String, toml::de::Error),
 }
 
-const SCENARIOS: [(&str, &str); 6] = [
+const SCENARIOS: [(&str, &str); 7] = [
     ("boundaries", include_str!("../scenarios/boundaries.toml")),
     ("calm", include_str!("../scenarios/calm.toml")),
     ("crash", include_str!("../scenarios/crash.toml")),
     ("registers", include_str!("../scenarios/registers.toml")),
     ("partition", include_str!("../scenarios/partition.toml")),
+    ("seats", include_str!("../scenarios/seats.toml")),
     ("snapshots", include_str!("../scenarios/snapshots.toml")),
 ];
 

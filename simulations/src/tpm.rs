@@ -20,13 +20,21 @@ pub struct Tpm {
     /// PCR values of the SHA-256 bank.
     pub pcrs: BTreeMap<u8, Digest>,
     clock_ms: u64,
+    /// Whether it refuses every command.
+    pub fails: bool,
 }
 
 impl Tpm {
     /// A chip with keys of its own.
     pub fn new(random: &mut Random) -> Self {
         let pcrs = DEFAULT_PCRS.iter().map(|pcr| (*pcr, Digest([*pcr; 32]))).collect();
-        Self { ek: ek_public(&random.bytes()), ak: ak_public(&random.bytes(), &random.bytes()), pcrs, clock_ms: 0 }
+        Self {
+            ek: ek_public(&random.bytes()),
+            ak: ak_public(&random.bytes(), &random.bytes()),
+            pcrs,
+            clock_ms: 0,
+            fails: false,
+        }
     }
 
     /// TPMT_PUBLIC of the EK, without a certificate: simulations use the EK-hash list.
@@ -49,6 +57,9 @@ impl Tpm {
         let selected = |pcrs: &[u8]| -> BTreeMap<u8, Digest> {
             pcrs.iter().filter_map(|pcr| self.pcrs.get(pcr).map(|value| (*pcr, *value))).collect()
         };
+        if self.fails {
+            return None;
+        }
         match request {
             TpmRequest::ReadPcrs(pcrs) => Some(TpmReply::Pcrs(selected(pcrs))),
             TpmRequest::Quote { pcrs, qualifying } => {

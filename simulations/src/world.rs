@@ -97,6 +97,8 @@ pub struct World {
     pub answers: VecDeque<Answer>,
     /// Peers that were thrown out, where a hostile one plays along; otherwise that is a finding.
     pub thrown_out: Option<Vec<(usize, Misbehaved)>>,
+    /// Who they were, one for one.
+    pub thrown_out_machines: Vec<usize>,
     /// Everything that arrives somewhere, where somebody listens in: to whom, from whom, which bytes.
     pub overheard: Option<Vec<(usize, TransportKey, Vec<u8>)>>,
     /// Verdicts on what was passed on, where somebody publishes lies; otherwise a rejection is a finding.
@@ -107,6 +109,8 @@ pub struct World {
     pub named: Vec<(usize, usize, Check)>,
     /// Milliseconds by which a machine's wall clock runs ahead.
     pub clocks_ahead_ms: BTreeMap<usize, u64>,
+    /// Machines whose disks hang: no write ends, and none fails.
+    pub hanging_disks: std::collections::BTreeSet<usize>,
     /// Whether messages get lost now.
     pub faults: bool,
     /// Machines that are cut off from all others, not from each other.
@@ -139,11 +143,13 @@ impl World {
             checkers: Checkers::default(),
             answers: VecDeque::new(),
             thrown_out: None,
+            thrown_out_machines: Vec::new(),
             overheard: None,
             judged: None,
             liar: None,
             named: Vec::new(),
             clocks_ahead_ms: BTreeMap::new(),
+            hanging_disks: std::collections::BTreeSet::new(),
             faults: false,
             cut_off: std::collections::BTreeSet::new(),
             acknowledges_before_flush: false,
@@ -431,8 +437,11 @@ impl World {
                 self.note(machine, "reply", u64::from(reply.is_ok()), 0);
                 self.answers.push_back(Answer { id, reply });
             }
-            Action::Disconnect { why, .. } => match &mut self.thrown_out {
-                Some(all) => all.push((machine, why)),
+            Action::Disconnect { peer, why } => match &mut self.thrown_out {
+                Some(all) => {
+                    all.push((machine, why));
+                    self.thrown_out_machines.extend(self.machines.iter().position(|other| other.transport == peer));
+                }
                 None => self.checkers.broken(format!("host {machine} threw out an honest peer: {why}")),
             },
             Action::Report(report) => {
@@ -469,6 +478,9 @@ impl World {
             if let Some(value) = &write.value {
                 self.checkers.on_disk(machine, write.table, &write.key, value);
             }
+        }
+        if self.hanging_disks.contains(&machine) {
+            return;
         }
         let after = self.random.between(self.scenario.flush_ms);
         if self.acknowledges_before_flush {

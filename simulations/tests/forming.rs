@@ -234,7 +234,8 @@ fn a_founder_whose_deal_is_a_lie_is_thrown_out_and_three_others_found() {
         run.settle(5 * WAIT_MS);
         let founded = (0..4).filter(|machine| *machine != liar).all(|machine| is_member(&mut run, machine));
         assert!(founded, "{lie:?} by host {liar}");
-        let named = run.world.thrown_out.take().expect("who was thrown out");
+        let named = &run.world.thrown_out_machines;
         assert!(matches!(lie, Lie::Silent | Lie::NoVote) || !named.is_empty(), "{lie:?} by host {liar} was not named");
+        assert!(named.iter().all(|machine| *machine == liar), "{lie:?} by host {liar}: {named:?} are named");
     }
 }

@@ -58,6 +58,19 @@ fn nothing_is_lost_while_the_log_is_cut_again_and_again() {
 }
 
 #[test]
+fn the_committee_changes_and_the_key_moves_under_loss_and_partitions() {
+    let (mut acknowledged, mut deals) = (0, 0);
+    for seed in 1..=8 {
+        let run = outcome("seats", 8, seed, false);
+        assert!(run.ok, "sim run seats --hosts 8 --seed {seed}: {:?}", run.findings);
+        acknowledged += run.acknowledged;
+        deals += run.deals;
+    }
+    assert!(acknowledged > 400, "only {acknowledged} puts were acknowledged: the runs show nothing");
+    assert!(deals >= 10, "the key moved {deals} times under faults: the runs show nothing");
+}
+
+#[test]
 fn p3_holds_wherever_between_two_actions_a_host_crashes() {
     // Every 41st boundary here; `sim swarm boundaries` takes them all.
     let (mut crashed, mut acknowledged) = (0, 0);

@@ -187,6 +187,7 @@ pub fn status_json(status: &StatusReply) -> Value {
         "key_epoch": status.key.as_ref().map(|key| key.key_epoch),
         "crowded_domains": status.key.as_ref().map(|key| &key.crowded),
         "outgrown": status.outgrown,
+        "split": status.split,
         "leaving": status.leaving,
         "left": status.left,
         "unlocked": status.unlocked,
@@ -209,10 +210,14 @@ pub fn beacon_json(beacon: &SignedBeacon) -> Value {
     })
 }
 
-/// The chain of beacons in drand's form: what its clients read from `/info`. `None` while there is no mesh key.
+/// The chain of beacons in drand's form: what its clients read from `/info`. `None` while there is no mesh key, and of a
+/// testnet whose epochs are no whole seconds: its clients would count other rounds.
 pub fn chain_json(pins: &Pins, genesis: &SignedGenesis) -> Option<Value> {
     let genesis: Genesis = wire::decode(&genesis.bytes, GENESIS_MAX).ok()?;
     let key = pins.key?;
+    if !genesis.epoch_ms.is_multiple_of(1_000) {
+        return None;
+    }
     let (period, start) = (genesis.epoch_ms / 1_000, genesis.created_ms / 1_000);
     // drand's own way to name a chain.
     let period_bytes = u32::try_from(period).ok()?.to_be_bytes();

@@ -206,7 +206,13 @@ async fn beacon(door: &Door, round: Option<Round>) -> Answer {
 async fn beacon_info(State(door): State<Door>) -> Answer {
     match door.ask(LocalCommand::Identity).await? {
         LocalReply::Identity(own) => match (own.pins, own.genesis) {
-            (Some(pins), Some(genesis)) => chain_json(&pins, &genesis).map_or_else(|| Err(odd()), ok),
+            (Some(pins), Some(genesis)) if pins.key.is_some() => match chain_json(&pins, &genesis) {
+                Some(chain) => ok(chain),
+                None => {
+                    let why = "the epochs of this testnet are no whole seconds, as those of drand's chains are";
+                    Err(door.failure(&Failure::Local(why)).await)
+                }
+            },
             _ => Err(door.failure(&Failure::Membership("there is no mesh key yet")).await),
         },
         _ => Err(odd()),

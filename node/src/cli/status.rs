@@ -66,6 +66,12 @@ fn text(answer: &Value) -> String {
             "warning   the mesh is at version {version}, which this binary does not know: update it\n"
         ));
     }
+    if yes("split") {
+        out.push_str(
+            "warning   the mesh key signed two headers of one round: somebody with a seat lied. Nothing is erased here \
+             any more\n",
+        );
+    }
     if yes("coordinates") {
         out.push_str("role      leads the committee\n");
     }

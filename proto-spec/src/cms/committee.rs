@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::election::SeatChange;
-use crate::credential::dealing::{Ceremony, KeyDeal, index_in};
+use crate::credential::dealing::{self, Ceremony, KeyDeal, index_in};
 use crate::error::Check;
 use crate::limits::{COMMITTEE_MAX, COMMITTEE_MIN};
 use crate::membership::MemberRecord;
@@ -345,9 +345,9 @@ pub fn redealt(
     if !enough || !dealt.iter().all(own_share) {
         return Err(Check::Deal);
     }
-    let lists: Vec<&[BlsPublic]> = dealt.iter().map(|deal| deal.commitments.as_slice()).collect();
-    let sum = suite.key_sum_commitments(Some(&dealers), &lists).ok_or(Check::Deal)?;
-    if sum.first() == old.commitments.first() { Ok(sum) } else { Err(Check::Deal) }
+    let dealt: Vec<(ShareIndex, &[BlsPublic])> =
+        dealt.iter().map(|deal| (deal.dealer, deal.commitments.as_slice())).collect();
+    dealing::commitments(suite, ceremony.t, Some(&old.commitments), &dealt)
 }
 
 /// Seats that a mesh of so many hosts wants, of those that its genesis asks for: always an odd number.
@@ -376,8 +376,13 @@ pub fn seats_are_spread<'a>(t: u8, tolerate: u8, domains: impl Iterator<Item = &
     crowded_domains(t, tolerate, domains).is_empty()
 }
 
-/// Whether so many seats could be spread over these hosts.
-pub fn can_be_spread(size: usize, tolerate: u8, standing: &[&MemberRecord]) -> bool {
+/// The most seats, an odd number of at most so many, that these hosts can take so that no *a* domains hold a majority of
+/// them; `None` where no number can be spread.
+pub fn most_spread(most: usize, tolerate: u8, standing: &[&MemberRecord]) -> Option<usize> {
+    (FOUNDERS..=most).rev().filter(|size| !size.is_multiple_of(2)).find(|size| can_be_spread(*size, tolerate, standing))
+}
+
+fn can_be_spread(size: usize, tolerate: u8, standing: &[&MemberRecord]) -> bool {
     let mut seated: Vec<&MemberRecord> = Vec::new();
     while seated.len() < size
         && let Some(next) = next_seat(&seated, standing.iter().copied())

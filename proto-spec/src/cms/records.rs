@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::command::{Command, Founding};
-use super::committee::{Committee, FOUNDERS, FOUNDERS_T, Step, can_be_spread, seats_are_spread};
+use super::committee::{Committee, FOUNDERS, FOUNDERS_T, Step, most_spread, seats_are_spread, wanted};
 use super::credentials::{Credential, Credentials, has_expired};
 use super::election::LogEntry;
 use super::groups::Group;
@@ -160,19 +160,38 @@ impl Records {
         Ok(Effect::CommitteeChanged)
     }
 
-    /// Whether a dealing leaves the mesh key spread over domains, as far as that can be. Who is absent is a leader's word, so it
-    /// is no reason: else one domain that leads could deal the key to itself.
+    /// Whether a dealing leaves the mesh key spread over domains, unless no committee could be. Who is absent is a leader's
+    /// word, so it is no reason: else one domain that leads could deal the key to itself.
     pub fn stays_spread(&self, ceremony: &Ceremony) -> bool {
-        let (Some(committee), Some(genesis)) = (self.committee(), self.genesis()) else { return false };
-        let tolerate = genesis.genesis().tolerate;
-        let is_spread = |t: u8, hosts: &[HostId]| {
-            let records = hosts.iter().filter_map(|host| self.member(host));
-            seats_are_spread(t, tolerate, records.map(|member| member.record().domain.as_str()))
-        };
+        let Some(committee) = self.committee() else { return false };
+        self.are_spread(ceremony.t, &ceremony.receivers)
+            || !self.are_spread(committee.key.t, &committee.key.holders)
+            || self.spread_seats().is_none()
+    }
+
+    /// Whether no domains that are tolerated to be hostile hold t of these seats together.
+    pub fn are_spread(&self, t: u8, hosts: &[HostId]) -> bool {
+        let tolerate = self.genesis().map_or(0, |genesis| genesis.genesis().tolerate);
+        let members = hosts.iter().filter_map(|host| self.member(host));
+        seats_are_spread(t, tolerate, members.map(|member| member.record().domain.as_str()))
+    }
+
+    /// Seats that the committee is to have: as many as the genesis asks for and there are hosts for, but only as many as
+    /// can be spread. Where no number can be, it is as large as if domains did not matter, and `status` says so.
+    pub fn wanted_seats(&self) -> usize {
+        self.spread_seats().unwrap_or_else(|| self.most_seats())
+    }
+
+    /// The most seats that can be spread over all hosts; `None` where no number can be.
+    pub fn spread_seats(&self) -> Option<usize> {
         let standing: Vec<&MemberRecord> = self.members.staying_hosts().collect();
-        is_spread(ceremony.t, &ceremony.receivers)
-            || !is_spread(committee.key.t, &committee.key.holders)
-            || !can_be_spread(ceremony.receivers.len(), tolerate, &standing)
+        let tolerate = self.genesis()?.genesis().tolerate;
+        most_spread(self.most_seats(), tolerate, &standing)
+    }
+
+    fn most_seats(&self) -> usize {
+        let asked = self.genesis().map_or(0, |genesis| genesis.genesis().committee);
+        wanted(self.members.staying_hosts().count(), asked)
     }
 
     fn found(&mut self, suite: &dyn Suite, founding: &Founding) -> Result<Effect, Check> {
@@ -263,8 +282,7 @@ impl Records {
 
     /// Whether a member's shards have lain under its unlock long enough.
     pub fn may_rewrap(&self, host: &HostId) -> bool {
-        let is_testnet = self.genesis().is_some_and(|genesis| genesis.genesis().testnet);
-        let after = if is_testnet { TESTNET_REWRAP_EPOCHS } else { REWRAP_EPOCHS };
+        let after = if self.is_testnet() { TESTNET_REWRAP_EPOCHS } else { REWRAP_EPOCHS };
         self.members.unlocked_since(host).is_some_and(|since| self.round().0 >= since.0.saturating_add(after))
     }
 
@@ -392,6 +410,16 @@ impl Records {
     /// The header of a round, where it is one of the last few.
     pub fn header_of(&self, round: Round) -> Option<&Header> {
         self.headers.iter().find(|header| header.round == round)
+    }
+
+    /// The round of the header that was closed before that of this round.
+    pub fn round_before(&self, round: Round) -> Option<Round> {
+        self.headers.iter().map(|header| header.round).filter(|other| *other < round).max()
+    }
+
+    /// Whether the mesh is marked testnet: what takes days elsewhere is to be seen there.
+    pub fn is_testnet(&self) -> bool {
+        self.genesis().is_some_and(|genesis| genesis.genesis().testnet)
     }
 
     /// What a joiner and an outsider pin.

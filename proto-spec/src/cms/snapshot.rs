@@ -211,11 +211,7 @@ impl Records {
 
     /// Entries after which a snapshot is taken, and how many are kept behind it.
     fn lengths(&self) -> (u64, u64) {
-        if self.genesis().is_some_and(|genesis| genesis.genesis().testnet) {
-            (TESTNET_SNAPSHOT_ENTRIES, TESTNET_LOG_KEPT)
-        } else {
-            (SNAPSHOT_ENTRIES, LOG_KEPT)
-        }
+        if self.is_testnet() { (TESTNET_SNAPSHOT_ENTRIES, TESTNET_LOG_KEPT) } else { (SNAPSHOT_ENTRIES, LOG_KEPT) }
     }
 
     /// Index of the newest entry that nobody needs once this snapshot is kept: who is a little behind gets entries, not

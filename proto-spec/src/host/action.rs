@@ -212,6 +212,10 @@ pub enum Report {
     Outgrown(u16),
     /// The records up to this one are not those that the mesh key signed: they are dropped, and pulled anew from others.
     Doubted(u64),
+    /// Two headers of this round hold: somebody with a seat lied to a part of the committee. Nothing is erased any more.
+    Split(Round),
+    /// From the first to the last of these rounds the mesh signed none.
+    Skipped(Round, Round),
     /// The state behind this record is on disk, and the log before it was cut.
     Snapshot(u64),
     /// Its peers unlocked this host.
@@ -245,6 +249,8 @@ pub struct StatusReply {
     pub joining: bool,
     /// The version that the mesh went on to and this binary does not know.
     pub outgrown: Option<u16>,
+    /// Whether two headers of one round hold: somebody with a seat lied, and this host erases nothing any more.
+    pub split: bool,
     /// Whether it is about to leave the mesh.
     pub leaving: bool,
     /// Whether it left the mesh.

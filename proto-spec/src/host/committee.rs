@@ -61,7 +61,8 @@ impl Question {
 pub(super) struct Seated {
     pub(super) election: Election,
     tick_at: Time,
-    writing: BTreeMap<ActionId, u64>,
+    /// Writes under way: their number, and when they were begun.
+    writing: BTreeMap<ActionId, (u64, Time)>,
     proposals: BTreeMap<u64, (u64, Then)>,
     questions: BTreeMap<u64, (Question, Option<u64>)>,
     next_question: u64,
@@ -113,6 +114,11 @@ impl Seated {
     /// Whether a round's close that this host proposed waits to be applied.
     pub(super) fn is_closing(&self) -> bool {
         self.proposals.values().any(|(_, then)| matches!(then, Then::Closed))
+    }
+
+    /// Since when the oldest write is under way.
+    pub(super) fn writes_since(&self) -> Option<Time> {
+        self.writing.values().map(|(_, since)| *since).min()
     }
 
     pub(super) fn tick_at(&self) -> Time {
@@ -183,7 +189,7 @@ impl Host {
         self.slice_persisted(id);
         self.rewrapped_persisted(id);
         let Some(seated) = &mut self.seated else { return };
-        if let Some(number) = seated.writing.remove(&id) {
+        if let Some((number, _)) = seated.writing.remove(&id) {
             seated.election.persisted(number);
             self.drive(now, actions);
         }
@@ -273,7 +279,7 @@ impl Host {
         self.send_ballots(Lane::Records, after_write, actions);
         let id = self.fresh_id();
         if let Some(seated) = &mut self.seated {
-            seated.writing.insert(id, number);
+            seated.writing.insert(id, (number, now.monotonic));
         }
         actions.push(Action::Confirm { lane: Lane::Records, id });
         let applies = !committed.is_empty();
@@ -390,8 +396,11 @@ impl Host {
             return;
         }
         let leader = seated.election.leader().filter(|_| !seated.election.is_leader());
-        if let Some(transport) = leader.and_then(|id| self.transport_of_seat(id)) {
-            self.follow_leader(now, term, transport, actions);
+        // Whatever was announced: the election knows.
+        let transport = leader.and_then(|id| self.transport_of_seat(id));
+        if let Some(known) = transport.map(|transport| (term, transport)).filter(|known| self.leader != Some(*known)) {
+            self.leader = Some(known);
+            self.ask_leader_again(now, actions);
         }
     }
 }

@@ -40,12 +40,18 @@ impl Host {
     pub(super) fn tick_doubt(&mut self, now: Now, actions: &mut Actions) {
         let Some((header, _)) = self.header.as_ref().filter(|_| self.outgrown.is_none()) else { return };
         let round = header.header().round;
+        if self.is_split {
+            return;
+        }
         match compare(&self.ground.records, header.header()) {
             Said::Same if self.confirmed.is_none_or(|(confirmed, _)| confirmed != round) => {
                 let (record, committee) = (header.header().record, header.header().committee);
                 self.confirmed = Some((round, record));
                 self.served_by.clear();
-                self.erase_confirmed(record, round, &committee, actions);
+                // Had the header before a rival, a round was long enough to hear of it.
+                if let Some((record, round, committee)) = self.erasable.replace((record, round, committee)) {
+                    self.erase_confirmed(record, round, &committee, actions);
+                }
                 self.keep_book(actions);
                 self.take_new_seat(now, actions);
             }
@@ -66,7 +72,7 @@ impl Host {
         (self.first_row, self.last_row, self.log) = (1, 0, Stretch::default());
         (self.kept, self.saving, self.fetching) = (None, None, None);
         self.ground.records = Records::default();
-        (self.share, self.loaded, self.confirmed) = (None, 0, None);
+        (self.share, self.loaded, self.confirmed, self.erasable) = (None, 0, None, None);
         self.distrusted.append(&mut self.served_by);
         self.holder.denied();
         (self.leader, self.pulled, self.promised) = (None, None, 0);

@@ -8,9 +8,9 @@ use crate::cms::version::VersionWord;
 use crate::error::{LocalFault, Misbehaved};
 use crate::gossip::{News, Verdict};
 use crate::header::{Header, HeaderVerified, SignedHeader};
-use crate::limits::{BEACONS_KEPT, PART_RETRY_MS};
+use crate::limits::{BEACONS_KEPT, PART_RETRY_MS, TERM_JUMP_MAX};
 use crate::membership::{Member, MemberRecord};
-use crate::signing::{Signable, Topic, combine};
+use crate::signing::{Memory, Signable, Topic, combine};
 use crate::types::{BlsSignature, HostId, Now, Round, ShareIndex, Time, TransportKey};
 use crate::view::View;
 use crate::whereabouts::Whereabouts;
@@ -42,6 +42,10 @@ impl Host {
             return;
         }
         self.signed = Some((round, now.monotonic.plus(PART_RETRY_MS)));
+        // What t wrong clocks sign is a round that the mesh cannot go back behind.
+        if !self.ground.epochs.is_steady(&calendar, now) {
+            return;
+        }
         self.sign_part(now, Lane::Direct, Topic::Beacon(round), Signable::Beacon(round), actions);
     }
 
@@ -60,7 +64,8 @@ impl Host {
     /// Signs this host's part and sends it to all holders, itself included.
     fn sign_part(&mut self, now: Now, lane: Lane, topic: Topic, what: Signable<'_>, actions: &mut Actions) {
         let (Some(share), Some(mesh)) = (&self.share, self.ground.records.mesh()) else { return };
-        let Some(part) = what.partial(self.ground.suite.as_ref(), mesh, &share.secret) else { return };
+        let memory = Memory { records: Some(&self.ground.records), tickets: None };
+        let Some(part) = what.partial(self.ground.suite.as_ref(), mesh, &share.secret, memory) else { return };
         let (key_epoch, index) = (share.key_epoch, share.index);
         for to in self.key_holders() {
             if to != self.own.transport {
@@ -141,6 +146,9 @@ impl Host {
         if !is_present {
             return;
         }
+        if let Some(last) = self.ground.records.round_before(header.round).filter(|last| last.0 + 1 < header.round.0) {
+            actions.push(Action::Report(Report::Skipped(Round(last.0 + 1), Round(header.round.0 - 1))));
+        }
         if self.share.is_some() {
             self.sign_part(now, Lane::Records, Topic::Header(header.round), Signable::Header(header), actions);
         }
@@ -154,7 +162,10 @@ impl Host {
         let (Some(calendar), Some(mesh)) = (self.ground.calendar, self.ground.records.mesh()) else {
             return Verdict::Ignore;
         };
-        let known = self.header.as_ref().is_some_and(|(header, _)| header.header().round >= round);
+        if self.header.as_ref().is_some_and(|(header, _)| header.header().round == round) {
+            return self.compare(signed, actions);
+        }
+        let known = self.header.as_ref().is_some_and(|(header, _)| header.header().round > round);
         if known || calendar.is_ahead(round, now.wall_ms) || !calendar.is_current(round, now.wall_ms) {
             return Verdict::Ignore;
         }
@@ -168,6 +179,23 @@ impl Host {
         if self.leads() {
             self.announce_to_all(now, actions);
         }
+        Verdict::Accept
+    }
+
+    /// A header of the round of the newest. There is only one, unless somebody with a seat led two parts of the committee to
+    /// two ends of the log: then nobody can tell which is right, and whatever rests on either is kept.
+    fn compare(&mut self, signed: &SignedHeader, actions: &mut Actions) -> Verdict {
+        let is_other = self.header.as_ref().is_some_and(|(header, _)| *header.header() != signed.header);
+        if !is_other || self.is_split {
+            return Verdict::Ignore;
+        }
+        let records = &self.ground.records;
+        let (Some(mesh), Some(key)) = (records.mesh(), records.mesh_key()) else { return Verdict::Ignore };
+        if HeaderVerified::check(self.ground.suite.as_ref(), mesh, &key, signed).is_none() {
+            return Verdict::Reject;
+        }
+        self.is_split = true;
+        actions.push(Action::Report(Report::Split(signed.header.round)));
         Verdict::Accept
     }
 
@@ -240,7 +268,8 @@ impl Host {
             return;
         }
         // A voter knows from its election who leads.
-        if let Some(leader) = leader.filter(|leader| self.seated.is_none() && self.is_seated(leader)) {
+        let can_be = term <= self.log.last_term().saturating_add(TERM_JUMP_MAX);
+        if let Some(leader) = leader.filter(|leader| can_be && self.seated.is_none() && self.is_seated(leader)) {
             self.follow_leader(now, term, leader, actions);
         }
         if let Some(presence) = presence.filter(|list| !list.is_empty() && !self.leads()) {

@@ -293,6 +293,10 @@ pub struct Host {
     distrusted: BTreeSet<TransportKey>,
     /// The round of the newest header that confirmed this follower's records, and the record that it closes.
     confirmed: Option<(Round, u64)>,
+    /// The same, with its committee: what it makes superfluous is erased at the next one.
+    erasable: Option<(u64, Round, Digest)>,
+    /// Two headers of one round hold: somebody with a seat lied to a part of the committee. Nothing is erased any more.
+    is_split: bool,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
     /// Holders that failed one of them.
@@ -375,6 +379,8 @@ impl Host {
             served_by: BTreeSet::new(),
             distrusted: BTreeSet::new(),
             confirmed: None,
+            erasable: None,
+            is_split: false,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
             passed_over: PassedOver::default(),

@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::committee::{RaftRow, Then};
+use super::committee::{RaftRow, Seated, Then};
 use super::{Action, Actions, Host, Lane};
 use crate::cms::command::Command;
-use crate::cms::committee::{Committee, FOUNDERS, Seat, Step, next_seat, wanted};
+use crate::cms::committee::{Committee, FOUNDERS, Seat, Step, next_seat};
 use crate::cms::election::Hard;
-use crate::limits::{ABSENT_EPOCHS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_REDEAL_EPOCHS};
+use crate::limits::{
+    ABSENT_MS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_ABSENT_EPOCHS, TESTNET_REDEAL_EPOCHS, UNFIT_EPOCHS,
+    WRITE_STALLED_MS,
+};
 use crate::membership::{Member, MemberRecord};
 use crate::types::{HostId, Now, Time};
 use crate::view::View;
@@ -22,6 +25,10 @@ pub(super) struct Watch {
     absent: BTreeMap<HostId, Time>,
     /// Receivers through whom a dealing had to be given up since this host leads: the next one does without them.
     mute: BTreeSet<HostId>,
+    /// Hosts that were given a seat since this host leads and never followed the log: others come first.
+    idle: BTreeSet<HostId>,
+    /// Since when this host leads and does not stand itself.
+    unfit: Option<Time>,
 }
 
 impl Host {
@@ -46,13 +53,26 @@ impl Host {
         self.let_go(now, actions);
         self.raise_version(now, actions);
         if let Some(step) = self.next_step(now) {
-            if matches!(step, Step::Abort { .. }) {
-                let needed = usize::from(self.ground.records.committee().map_or(0, |committee| committee.key.t));
+            self.blame(&step);
+            // Another step may be on its way: the records take one of them.
+            let _not_leading = self.propose(now, &Command::Committee(step), Then::Nothing, actions);
+        }
+    }
+
+    /// Through whom a step is needed at all: others come first from now on.
+    fn blame(&mut self, step: &Step) {
+        let Some(committee) = self.ground.records.committee() else { return };
+        match step {
+            Step::Abort { .. } => {
+                let needed = usize::from(committee.key.t);
                 let mute = self.redealing.as_ref().map(|redealing| redealing.mute(needed)).unwrap_or_default();
                 self.watch.mute.extend(mute);
             }
-            // Another step may be on its way: the records take one of them.
-            let _not_leading = self.propose(now, &Command::Committee(step), Then::Nothing, actions);
+            Step::Unseat { id } => {
+                let learner = committee.seats.iter().find(|seat| seat.id == *id && !seat.votes);
+                self.watch.idle.extend(learner.map(|seat| seat.host));
+            }
+            _ => {}
         }
     }
 
@@ -75,7 +95,9 @@ impl Host {
     }
 
     fn is_long_gone(&self, now: Now, host: &HostId) -> bool {
-        let grace = self.ground.calendar.map_or(u64::MAX, |calendar| calendar.epoch_ms().saturating_mul(ABSENT_EPOCHS));
+        let epoch_ms = self.ground.calendar.map_or(u64::MAX, |calendar| calendar.epoch_ms());
+        let testnet_ms = epoch_ms.saturating_mul(TESTNET_ABSENT_EPOCHS);
+        let grace = if self.ground.records.is_testnet() { testnet_ms } else { ABSENT_MS };
         self.watch.absent.get(host).is_some_and(|since| now.monotonic >= since.plus(grace))
     }
 
@@ -90,14 +112,8 @@ impl Host {
             return self.step_of_learner(now, learner);
         }
         let keep = self.keeping(now, view, committee);
-        if keep.len() < self.wanted_seats(view) {
-            let kept = committee.seats.iter().filter(|seat| seat.lost.is_none());
-            let seated: Vec<&MemberRecord> = kept.filter_map(|seat| record_of(view, seat)).collect();
-            let standing = view.records.roll().staying_hosts();
-            let standing = standing.filter(|record| self.coordinator.may_hold(view, &record.host));
-            if let Some(next) = next_seat(&seated, standing) {
-                return Some(Step::Seat { host: next.host, id: committee.next_id });
-            }
+        if let Some(host) = self.newcomer(view, committee, &keep) {
+            return Some(Step::Seat { host, id: committee.next_id });
         }
         let receivers: Vec<HostId> = keep.iter().filter(|host| !is_mute(host)).copied().collect();
         let all_stand = receivers.iter().all(|host| self.coordinator.stands(view, host));
@@ -114,9 +130,29 @@ impl Host {
         committee.seats.iter().find(gone).map(|seat| Step::Unseat { id: seat.id })
     }
 
-    fn wanted_seats(&self, view: View<'_>) -> usize {
-        let asked = view.records.genesis().map_or(0, |genesis| genesis.genesis().committee);
-        wanted(view.records.roll().staying_hosts().count(), asked)
+    /// Who is to sit beside those that are kept: where a seat is free, or where a few domains hold too many of them and need
+    /// not.
+    fn newcomer(&self, view: View<'_>, committee: &Committee, keep: &[HostId]) -> Option<HostId> {
+        let kept = committee.seats.iter().filter(|seat| seat.lost.is_none());
+        let seated: Vec<&MemberRecord> = kept.filter_map(|seat| record_of(view, seat)).collect();
+        let standing: Vec<&MemberRecord> = view
+            .records
+            .roll()
+            .staying_hosts()
+            .filter(|record| self.coordinator.may_hold(view, &record.host))
+            .collect();
+        let is_idle = |record: &MemberRecord| self.watch.idle.contains(&record.host);
+        let willing = standing.iter().copied().filter(|record| !is_idle(record));
+        let next = next_seat(&seated, willing).or_else(|| next_seat(&seated, standing.iter().copied()))?;
+        let is_free = keep.len() < view.records.wanted_seats();
+        let of_domain = |domain: &str| seated.iter().filter(|record| record.domain == domain).count();
+        let fullest = seated.iter().map(|record| of_domain(&record.domain)).max().unwrap_or(0);
+        let spreads = || {
+            let t = u8::try_from(keep.len() / 2 + 1).unwrap_or(u8::MAX);
+            let is_whole = committee.seats.len() == keep.len() && view.records.spread_seats() == Some(keep.len());
+            is_whole && !view.records.are_spread(t, keep) && of_domain(&next.domain) + 1 < fullest
+        };
+        (is_free || spreads()).then_some(next.host)
     }
 
     /// Voters that are to stay, in the order of their identities: not who leaves, who is long gone, or is too many.
@@ -126,39 +162,65 @@ impl Host {
             |seat: &&Seat| seat.votes && !view.records.roll().is_leaving(&seat.host) && !is_long_gone(&seat.host);
         let stays = |seat: &&Seat| seat.lost.is_none() && stays(seat);
         let mut keep: Vec<HostId> = committee.seats.iter().filter(stays).map(|seat| seat.host).collect();
-        // The newest seats go first: ids are given in order.
-        while keep.len() > self.wanted_seats(view)
-            && let Some(last) = keep.iter().rposition(|host| *host != self.own.host)
+        while keep.len() > view.records.wanted_seats()
+            && let Some(at) = self.surplus(view, &keep)
         {
-            keep.remove(last);
+            keep.remove(at);
         }
         keep.sort_unstable();
         keep
+    }
+
+    /// Which seat is one too many: of the domain with the most, the newest (ids are given in order).
+    fn surplus(&self, view: View<'_>, keep: &[HostId]) -> Option<usize> {
+        let domain = |host: &HostId| view.records.member(host).map(|member| member.record().domain.as_str());
+        let fullness = |host: &HostId| keep.iter().filter(|other| domain(other) == domain(host)).count();
+        let others = keep.iter().enumerate().filter(|(_, host)| **host != self.own.host);
+        others.max_by_key(|(at, host)| (fullness(host), *at)).map(|(at, _)| at)
     }
 
     /// The key moves once every seat that is wanted is taken, or where nobody else can take one and somebody leaves: a
     /// share does not move twice for one change.
     fn may_move(&self, view: View<'_>, committee: &Committee, keep: &[HostId]) -> bool {
         let leaves = |host: &HostId| view.records.roll().is_leaving(host);
-        keep.len() >= self.wanted_seats(view) || committee.key.holders.iter().any(leaves)
+        keep.len() >= view.records.wanted_seats() || committee.key.holders.iter().any(leaves)
     }
 
-    /// A leader that leaves hands the lead on: it cannot take its own seat away.
+    /// A leader that leaves hands the lead on: it cannot take its own seat away. So does one that cannot do what a leader is
+    /// for: Raft hears its heartbeats and would keep it for ever.
     fn hand_lead_on(&mut self, now: Now) {
-        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
-        if view.records.roll().is_leaving(&self.own.host) {
+        let leaves = self.ground.records.roll().is_leaving(&self.own.host);
+        if leaves || self.is_unfit(now) {
             self.give_lead(now);
         }
     }
 
-    /// As the leader: another voter that stands is to lead.
+    /// Whether this leader's disk hangs; or whether for a while now its own evidence has not held, since its clock is wrong,
+    /// its chip fails, or what it measured changed.
+    fn is_unfit(&mut self, now: Now) -> bool {
+        let Some(view) = self.ground.view(now, self.header.as_ref()) else { return false };
+        let patience = view.calendar.epoch_ms().saturating_mul(UNFIT_EPOCHS);
+        if self.coordinator.stands(view, &self.own.host) {
+            self.watch.unfit = None;
+        } else if self.watch.unfit.is_none() {
+            self.watch.unfit = Some(now.monotonic);
+        }
+        let is_stuck =
+            |seated: &Seated| seated.writes_since().is_some_and(|at| now.monotonic >= at.plus(WRITE_STALLED_MS));
+        self.seated.as_deref().is_some_and(is_stuck)
+            || self.watch.unfit.is_some_and(|since| now.monotonic >= since.plus(patience))
+    }
+
+    /// As the leader: another voter that stands is to lead; where this host knows no current epoch it cannot tell who does,
+    /// and whoever was heard a moment ago is to lead.
     pub(super) fn give_lead(&mut self, now: Now) {
         let Some(view) = self.ground.view(now, self.header.as_ref()) else { return };
         let Some(committee) = view.records.committee() else { return };
         let silent = self.silent_seats(now);
+        let is_blind = view.epochs.current(view.calendar, now).is_none();
         let hears = |seat: &&Seat| {
             let leaves = seat.host == self.own.host || view.records.roll().is_leaving(&seat.host);
-            let is_there = self.coordinator.stands(view, &seat.host) && !silent.contains(&seat.host);
+            let is_there = (is_blind || self.coordinator.stands(view, &seat.host)) && !silent.contains(&seat.host);
             seat.votes && seat.lost.is_none() && !leaves && is_there
         };
         let matched: BTreeMap<u64, u64> =
@@ -230,7 +292,6 @@ fn record_of<'a>(view: View<'a>, seat: &Seat) -> Option<&'a MemberRecord> {
 
 /// Whether the shares of the mesh key are due to be dealt anew, though nobody comes or goes.
 fn is_old(view: View<'_>, committee: &Committee) -> bool {
-    let is_testnet = view.records.genesis().is_some_and(|genesis| genesis.genesis().testnet);
-    let after = if is_testnet { TESTNET_REDEAL_EPOCHS } else { REDEAL_EPOCHS };
+    let after = if view.records.is_testnet() { TESTNET_REDEAL_EPOCHS } else { REDEAL_EPOCHS };
     view.records.round().0 > committee.dealt.0.saturating_add(after)
 }

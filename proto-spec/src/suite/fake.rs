@@ -151,6 +151,11 @@ impl Fake {
         (tag == hash(&[&key, sealed])).then(|| SecretBytes::new(secret))
     }
 
+    /// What the holders of a key can sign together: with a real one it takes enough of them that lie.
+    pub fn bls_sign_as(key: &BlsPublic, message: &[u8]) -> Option<BlsSignature> {
+        sign(key, b"bls", message)
+    }
+
     /// What a virtual client's SSH key does.
     pub fn sshsig_sign(key: &SshKey, namespace: &str, message: &[u8]) -> String {
         hex::encode(stretch::<64>(&[b"sshsig", &key.0, namespace.as_bytes(), message]))

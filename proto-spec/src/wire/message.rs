@@ -306,7 +306,7 @@ pub enum Message {
         /// Index of the newest record that the asker has.
         after: u64,
     },
-    /// Committee member → member.
+    /// The answer.
     RecordsPage {
         /// Entries in order, all committed.
         entries: Vec<LogEntry>,
@@ -539,16 +539,16 @@ pub enum Message {
     },
     /// Voter → somebody who votes without a seat.
     Unseated(Box<Seating>),
-    /// Voter → somebody who asked for records that it cut off: the state is there, under this header.
+    /// Member → somebody who asked for records that it cut off: the state is there, under this header.
     StateOffer(Box<SignedHeader>),
-    /// Member → voter: rows of the state, please.
+    /// Member → member: rows of the state, please.
     StatePull {
         /// The record behind which the state stands.
         record: u64,
         /// Number of the first row.
         number: u64,
     },
-    /// Voter → member.
+    /// The answer.
     StatePage {
         /// The record behind which the state stands.
         record: u64,

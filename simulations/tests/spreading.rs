@@ -1,0 +1,94 @@
+//! The mesh key stays out of the hands of a few domains, as the committee grows, shrinks and is given other members.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spec::cms::records::Records;
+use spec::genesis::SignedGenesis;
+use spec::host::{LocalCommand, LocalReply};
+use spec::limits::TESTNET_ABSENT_EPOCHS;
+use vouchsafe_sim::liar::{Liar, Lie};
+use vouchsafe_sim::run::Run;
+use vouchsafe_sim::scenario::Scenario;
+
+const EPOCH_MS: u64 = 2_000;
+const WAIT_MS: u64 = 100_000;
+
+/// So many machines, of which none runs yet, in these domains.
+fn machines(hosts: usize, domain_of: fn(usize) -> usize) -> (Run, SignedGenesis) {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, hosts, 11);
+    run.domain_of = domain_of;
+    run.set_up();
+    let genesis = run.genesis(&scenario);
+    (run, genesis)
+}
+
+fn records(run: &Run) -> &Records {
+    run.world.machines[0].running.as_ref().expect("it runs").host.records()
+}
+
+/// How many shares of the mesh key each domain holds.
+fn shares(run: &Run) -> BTreeMap<String, usize> {
+    let records = records(run);
+    let mut shares = BTreeMap::new();
+    for host in &records.committee().expect("a committee").key.holders {
+        *shares.entry(records.member(host).expect("a member").record().domain.clone()).or_default() += 1;
+    }
+    shares
+}
+
+fn crowded(run: &mut Run) -> Vec<String> {
+    match run.ask(0, LocalCommand::Status, WAIT_MS) {
+        Some(Ok(LocalReply::Status(status))) => status.key.expect("a key").crowded,
+        other => panic!("no status: {other:?}"),
+    }
+}
+
+#[test]
+fn a_domain_that_sends_more_hosts_gets_no_majority_of_a_key_that_is_spread() {
+    // North, east and south found it; then north sends two more.
+    let (mut run, genesis) = machines(7, |number| [0, 1, 2, 0, 0, 1, 2][number % 7]);
+    assert!((0..5).all(|number| run.enrol(number, &genesis)));
+    run.settle(30 * EPOCH_MS);
+    assert_eq!(shares(&run).into_values().collect::<Vec<_>>(), [1, 1, 1], "five seats could not be spread");
+    assert!((5..7).all(|number| run.enrol(number, &genesis)));
+    run.settle(30 * EPOCH_MS);
+    let shares = shares(&run);
+    assert_eq!(shares.values().sum::<usize>(), 5, "now they can");
+    assert!(shares.values().all(|count| *count < 3), "{shares:?}");
+    assert_eq!(crowded(&mut run), Vec::<String>::new());
+}
+
+#[test]
+fn a_committee_that_was_crowded_is_spread_again_once_other_domains_are_there() {
+    // South leaves, and no committee of three can be spread over two domains; then others come.
+    let (mut run, genesis) = machines(6, |number| [0, 1, 2, 0, 3, 4][number % 6]);
+    assert!((0..4).all(|number| run.enrol(number, &genesis)));
+    run.settle(10 * EPOCH_MS);
+    assert!(matches!(run.ask(2, LocalCommand::Leave, WAIT_MS), Some(Ok(LocalReply::Leaving))));
+    run.settle(40 * EPOCH_MS);
+    assert_eq!(crowded(&mut run), ["north"], "{:?}", shares(&run));
+    assert!(run.enrol(4, &genesis));
+    run.settle(40 * EPOCH_MS);
+    assert_eq!(shares(&run).into_values().collect::<Vec<_>>(), [1, 1, 1]);
+    assert_eq!(crowded(&mut run), Vec::<String>::new());
+    let committee = records(&run).committee().expect("a committee");
+    assert_eq!(committee.seats.len(), 3, "who made room is gone");
+}
+
+#[test]
+fn whoever_never_takes_its_seat_keeps_nobody_else_from_it() {
+    for liar in 3..6 {
+        let (mut run, genesis) = machines(6, |number| number % 5);
+        run.world.liar = Some(Liar::new(liar, Lie::NoSeat));
+        assert!((0..6).all(|number| run.enrol(number, &genesis)));
+        run.settle((TESTNET_ABSENT_EPOCHS + 40) * EPOCH_MS);
+        let committee = records(&run).committee().expect("a committee");
+        let voters: BTreeSet<_> = committee.voters().into_iter().collect();
+        assert_eq!(voters.len(), 5, "liar {liar}");
+        let idle = run.world.machines[liar].running.as_ref().expect("it runs").host.host();
+        assert!(!voters.contains(idle), "liar {liar}");
+    }
+}
