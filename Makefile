@@ -45,13 +45,16 @@ sim: build
 	target/debug/sim swarm crash --seeds $(SEEDS)
 	target/debug/sim swarm partition --seeds $(SEEDS)
 	target/debug/sim swarm registers --seeds $(SEEDS)
+	target/debug/sim swarm boundaries --hosts 5 --seeds $(SEEDS)
+	target/debug/sim swarm seats --hosts 8 --seeds $$(( $(SEEDS) / 10 ))
 
 testnet: build
 	target/debug/testnet run keep
+	target/debug/testnet run heads
 	target/debug/testnet run restart --rounds $(ROUNDS)
 	target/debug/testnet run powercut --rounds $(ROUNDS)
 	target/debug/testnet run failover --rounds $(ROUNDS)
-	target/debug/testnet run partition --rounds 5
+	target/debug/testnet run partition --rounds $(ROUNDS)
 	target/debug/testnet run restart-one --rounds 5
 	target/debug/testnet run registers --rounds 125
 	target/debug/testnet run grow

@@ -28,6 +28,11 @@ fn p3_credentials_of_every_size_and_terms_outlive_all_holders_that_may_be_lost()
 }
 
 #[test]
+fn an_owner_grants_revokes_for_certain_replaces_hands_over_and_removes() {
+    run("heads", &[]);
+}
+
+#[test]
 fn p3_acknowledged_puts_survive_sigkill_of_all_and_a_power_cut_of_the_tpms() {
     run("restart", &["--rounds", "3"]);
 }

@@ -32,5 +32,6 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
         stage.mesh.revive()?;
     }
     told.check(stage)?;
+    told.check_times()?;
     Ok(told.figures())
 }

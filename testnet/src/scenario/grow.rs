@@ -2,13 +2,15 @@
 //! mesh key follow; the mesh's public key never changes.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::load::{Told, strike};
+use super::powercut::{copy_folder, rename};
 use super::{Stage, must};
-use crate::mesh::{SETTLE, TestnetError};
+use crate::mesh::{EPOCH_MS, SETTLE, TestnetError};
 
 /// The committee may take so long: the seat of a dead host is given away after 60 epochs.
 const MOVES: Duration = Duration::from_secs(240);
@@ -16,6 +18,8 @@ const MOVES: Duration = Duration::from_secs(240);
 /// domains put two into some of them.
 const TERMS: [&[&str]; 3] =
     [&["-k", "2", "-n", "3"], &["-k", "2", "-n", "5"], &["-k", "2", "-n", "7", "--tolerate-domains", "0"]];
+/// Two holders of the mesh key and an old share are watched for so long: four epochs.
+const UNSIGNED: Duration = Duration::from_millis(4 * EPOCH_MS);
 /// Hosts at the most.
 const MOST: usize = 9;
 /// Hosts in the end.
@@ -32,10 +36,14 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
     must(forming.get("forming") == Some(&json!(1)), format!("one host is a mesh: {forming}"))?;
     let refused = stage.mesh.put(stage.mesh.founder()?, "early", &["-k", "2", "-n", "3"], b"x")?;
     must(refused.code != 0, "a mesh that is forming took a credential")?;
+    let mut old = None;
     for (hosts, seats, next) in [(3, 3, of_three), (5, 5, of_five), (9, 5, of_nine)] {
         grow_to(stage, &mut told, hosts)?;
         epochs.push(committee(stage, &mut keys, hosts, seats)?);
         told.terms = next;
+        if old.is_none() {
+            old = Some(keep_old_share(stage)?);
+        }
     }
     shrink(stage, &mut told)?;
     epochs.push(committee(stage, &mut keys, LEFT, 5)?);
@@ -47,10 +55,14 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
     must(moved, format!("the key was not dealt anew with the seats: {epochs:?}"))?;
     must(keys.len() == 1, format!("the mesh key changed: {keys:?}"))?;
     told.check(stage)?;
+    if let Some(old) = old {
+        an_old_share_does_not_sign(stage, &old)?;
+    }
     let mut figures = told.figures();
     figures.retain(|name, _| !name.starts_with("next_put") && name != "rounds");
     figures.insert("key_epochs".to_owned(), json!(epochs));
     figures.insert("mesh_keys".to_owned(), json!(keys.len()));
+    figures.insert("old_share_signs".to_owned(), json!(false));
     Ok(figures)
 }
 
@@ -140,4 +152,75 @@ fn wait_replaced(stage: &Stage<'_>, gone: &[String], patience: Duration) -> Resu
         must(since.elapsed() < patience, format!("{gone:?} are dead and sit: {seated:?}"))?;
         std::thread::sleep(Duration::from_secs(1));
     }
+}
+
+/// A founder's store of the time when the committee had three seats, and the first shares of the mesh key signed.
+struct OldShare {
+    host: String,
+    copy: PathBuf,
+}
+
+fn keep_old_share(stage: &mut Stage<'_>) -> Result<OldShare, TestnetError> {
+    let host = stage.mesh.founder()?.plan.name.clone();
+    let state = stage.mesh.folder.join(&host).join("state");
+    let copy = state.with_extension("old");
+    stage.mesh.machine_mut(&host)?.kill_daemon();
+    copy_folder(&state, &copy)?;
+    stage.mesh.machine_mut(&host)?.start_daemon()?;
+    stage.mesh.machine(&host)?.wait_ready()?;
+    stage.mesh.wait_serving(stage.mesh.machine(&host)?)?;
+    Ok(OldShare { host, copy })
+}
+
+/// Of five seats three sign. Two holders and the founder with its old store elect somebody, and it catches up; but its old
+/// share under the same mesh key makes no third, and no round is signed. Another holder comes, and they go on.
+fn an_old_share_does_not_sign(stage: &mut Stage<'_>, old: &OldShare) -> Result<(), TestnetError> {
+    let seated = stage.mesh.committee()?;
+    must(seated.contains(&old.host), format!("{} has no seat: {seated:?}", old.host))?;
+    let mut others = seated.iter().filter(|name| **name != old.host);
+    let (Some(first), Some(second), Some(third)) = (others.next(), others.next(), others.next()) else {
+        return Err(TestnetError::NotThere("five seats".to_owned()));
+    };
+    let gone: Vec<String> = stage
+        .mesh
+        .machines
+        .iter()
+        .map(|machine| machine.plan.name.clone())
+        .filter(|name| name != first && name != second)
+        .collect();
+    for name in &gone {
+        stage.mesh.machine_mut(name)?.kill_daemon();
+    }
+    let state = stage.mesh.folder.join(&old.host).join("state");
+    rename(&state, &state.with_extension("own"))?;
+    rename(&old.copy, &state)?;
+    // What was signed before they were gone may still arrive.
+    std::thread::sleep(Duration::from_millis(EPOCH_MS));
+    let before = newest_round(stage, first)?;
+    stage.mesh.machine_mut(&old.host)?.start_daemon()?;
+    stage.mesh.machine(&old.host)?.wait_ready()?;
+    let since = std::time::Instant::now();
+    while since.elapsed() < UNSIGNED {
+        let round = newest_round(stage, first)?;
+        must(round == before, format!("round {round} was signed by two holders and an old share"))?;
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    let leads = stage.mesh.wait_leader()?;
+    stage.mesh.machine_mut(third)?.start_daemon()?;
+    let since = std::time::Instant::now();
+    while newest_round(stage, first)? == before {
+        must(since.elapsed() < SETTLE, "three holders do not sign")?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let figures = json!({
+        "old_store_of": old.host, "holders": [first, second], "led_by": leads, "unsigned_s": UNSIGNED.as_secs(),
+        "signs_again_with": third,
+    });
+    stage.tell("an old share does not sign", &figures);
+    Ok(())
+}
+
+fn newest_round(stage: &Stage<'_>, on: &str) -> Result<u64, TestnetError> {
+    let beacon = stage.mesh.machine(on)?.vouchsafe(&["-o", "json", "beacon"], b"")?.ok("beacon")?.json();
+    beacon.get("round").and_then(Value::as_u64).ok_or_else(|| TestnetError::Wrong(format!("no round: {beacon}")))
 }

@@ -13,12 +13,16 @@ use crate::mesh::{EPOCH_MS, Mesh, SETTLE, TestnetError};
 
 /// How long the reader that is cut off goes on asking after the revocation.
 const WATCHED: Duration = Duration::from_millis(4 * EPOCH_MS);
+/// Between two reads.
+const BETWEEN_READS: Duration = Duration::from_millis(250);
+/// A leader that is cut off may take so long to notice: until then it can only answer what its majority confirmed before.
+const HEARD: Duration = T;
 /// Exit code of `revoke` where holders are missing.
 const NOT_CERTAIN: i32 = 7;
 
 /// What the side of the old leader did after the cut.
 struct Watched {
-    /// From the cut to the begin of the last read that succeeded.
+    /// From the cut to the end of the last read that succeeded.
     last_read_s: f64,
     reads_refused: usize,
 }
@@ -58,6 +62,7 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
         must(after.code == 4, format!("{name} was revoked, and get ends with {}: {}", after.code, after.err))?;
     }
     told.check(stage)?;
+    told.check_times()?;
     let mut figures = told.figures();
     figures.insert(
         "last_read_of_the_cut_off_in_t".to_owned(),
@@ -115,17 +120,25 @@ fn cut_off(
         });
         stop.store(true, Ordering::Relaxed);
         let reads = reads.join().unwrap_or_default();
-        let acknowledged = puts.join().unwrap_or_default();
+        let puts = puts.join().unwrap_or_default();
         let revoked = outcome?;
+        let acknowledged = puts.acknowledged;
         must(acknowledged == 0, format!("the leader that is cut off acknowledged {acknowledged} puts"))?;
         let late = reads.iter().filter(|read| read.code == 0 && read.begun >= revoked).count();
         must(late == 0, format!("{late} reads of {name} succeeded after its revocation was acknowledged"))?;
         let since = began.get().copied().unwrap_or(revoked);
         let after = |read: &&Read| read.begun >= since;
-        let last =
-            reads.iter().filter(|read| read.code == 0).map(|read| read.begun.saturating_duration_since(since)).max();
+        // It shows something only where there were readers at all times: between the cut and the revocation, when a leader
+        // that does not ask its majority would still grant, and after it.
+        let between = reads.iter().filter(after).filter(|read| read.begun < revoked).count();
+        let later = reads.iter().filter(|read| read.begun >= revoked).count();
+        must(between > 0 && later > 0, format!("{between} reads before the revocation and {later} after it: too few"))?;
+        must(puts.tried > 0, "nobody put through the leader that is cut off")?;
+        let granted = reads.iter().filter(|read| read.code == 0);
+        let last = granted.map(|read| read.ended.saturating_duration_since(since)).max().unwrap_or_default();
+        must(last <= HEARD, format!("a read ended well {last:?} after the cut"))?;
         Ok(Watched {
-            last_read_s: last.unwrap_or_default().as_secs_f64(),
+            last_read_s: last.as_secs_f64(),
             reads_refused: reads.iter().filter(after).filter(|read| read.code != 0).count(),
         })
     })
@@ -145,30 +158,46 @@ fn revoke(mesh: &Mesh, away: &[&str], name: &str) -> Result<Instant, TestnetErro
 
 struct Read {
     begun: Instant,
+    ended: Instant,
     code: i32,
 }
 
+/// Reads again and again, each beside those that have no answer yet: a request waits for ten seconds where nobody leads.
 fn read_until(mesh: &Mesh, name: &str, stop: &AtomicBool) -> Vec<Read> {
-    let mut reads = Vec::new();
-    let Ok(reader) = mesh.reader() else { return reads };
-    while !stop.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        let code = mesh.get(reader, name).map_or(-1, |said| said.code);
-        reads.push(Read { begun, code });
-    }
-    reads
+    let Ok(reader) = mesh.reader() else { return Vec::new() };
+    std::thread::scope(|scope| {
+        let mut reads = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            reads.push(scope.spawn(|| {
+                let begun = Instant::now();
+                let code = mesh.get(reader, name).map_or(-1, |said| said.code);
+                Read { begun, ended: Instant::now(), code }
+            }));
+            std::thread::sleep(BETWEEN_READS);
+        }
+        reads.into_iter().filter_map(|read| read.join().ok()).collect()
+    })
 }
 
-/// Puts through the leader that is cut off; says how many that began after the cut were acknowledged.
-fn put_until(mesh: &Mesh, leader: &str, round: u64, began: &std::sync::OnceLock<Instant>, stop: &AtomicBool) -> usize {
-    let Ok(machine) = mesh.machine(leader) else { return 0 };
-    let (mut acknowledged, mut number) = (0, 0_u64);
+/// Puts that began after the cut.
+#[derive(Default)]
+struct Puts {
+    tried: usize,
+    acknowledged: usize,
+}
+
+/// Puts through the leader that is cut off.
+fn put_until(mesh: &Mesh, leader: &str, round: u64, began: &std::sync::OnceLock<Instant>, stop: &AtomicBool) -> Puts {
+    let mut puts = Puts::default();
+    let Ok(machine) = mesh.machine(leader) else { return puts };
+    let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         let since = Instant::now();
         let said = mesh.put(machine, &format!("there/{round}/{number}"), &["-k", "2", "-n", "3"], b"there");
         let after = began.get().is_some_and(|cut| since >= *cut);
-        acknowledged += usize::from(after && said.is_ok_and(|said| said.code == 0));
+        puts.tried += usize::from(after);
+        puts.acknowledged += usize::from(after && said.is_ok_and(|said| said.code == 0));
     }
-    acknowledged
+    puts
 }

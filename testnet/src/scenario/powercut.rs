@@ -1,6 +1,7 @@
 //! Every daemon and every TPM stops at once, under a load of puts; they start in any order; reads work again with no
 //! human. And one host alone: its shards stay shut until peers are there, and its store opens nowhere else.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -85,21 +86,48 @@ fn one_host_alone(stage: &mut Stage<'_>, kept: &[(String, Vec<u8>)]) -> Result<f
     Ok(back)
 }
 
-/// The store of one host under the TPM of another.
+/// The store of one host under the TPM of another; and, so that it is known to be whole, under its own.
 pub(super) fn a_copied_store_opens_nowhere(stage: &mut Stage<'_>, from: &str) -> Result<(), TestnetError> {
     let to = stage.mesh.reader()?.plan.name.clone();
+    stage.mesh.kill_daemons();
     let folder = |name: &str| stage.mesh.folder.join(name).join("state");
     let (source, target) = (folder(from), folder(&to));
-    stage.mesh.kill_daemons();
-    let failed = |error| TestnetError::File(target.clone(), error);
-    std::fs::rename(&target, target.with_extension("own")).map_err(failed)?;
-    let copied = std::process::Command::new("cp").arg("-a").args([&source, &target]).status().map_err(failed)?;
-    must(copied.success(), "the store was not copied")?;
-    let machine = stage.mesh.machine_mut(&to)?;
+    let copy = source.with_extension("copy");
+    copy_folder(&source, &copy)?;
+    rename(&target, &target.with_extension("own"))?;
+    copy_folder(&copy, &target)?;
+    let refused = |stage: &Stage<'_>| log_of(stage, &to).matches(REFUSED).count();
+    let before = refused(stage);
+    must(!starts(stage, &to)?, format!("the store of {from} opened on {to}"))?;
+    must(refused(stage) > before, format!("{to} did not start on the store of {from}, and not for want of its TPM"))?;
+    rename(&source, &source.with_extension("own"))?;
+    rename(&copy, &source)?;
+    must(starts(stage, from)?, format!("the copy does not open on {from} itself: it shows nothing"))?;
+    stage.tell("copied", &json!({ "store_of": from, "under_the_tpm_of": to, "opened": false, "under_its_own": true }));
+    Ok(())
+}
+
+/// What the TPM's refusal to unseal what another sealed leaves in the log.
+const REFUSED: &str = "the TPM refused loading a sealed object";
+
+fn starts(stage: &mut Stage<'_>, name: &str) -> Result<bool, TestnetError> {
+    let machine = stage.mesh.machine_mut(name)?;
     machine.start_daemon()?;
     let opened = machine.wait_ready().is_ok();
     machine.kill_daemon();
-    must(!opened, format!("the store of {from} opened on {to}"))?;
-    stage.tell("copied", &json!({ "store_of": from, "under_the_tpm_of": to, "opened": false }));
-    Ok(())
+    Ok(opened)
+}
+
+fn log_of(stage: &Stage<'_>, name: &str) -> String {
+    std::fs::read_to_string(stage.mesh.folder.join(name).join("daemon.log")).unwrap_or_default()
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), TestnetError> {
+    std::fs::rename(from, to).map_err(|error| TestnetError::File(from.to_owned(), error))
+}
+
+pub(super) fn copy_folder(from: &Path, to: &Path) -> Result<(), TestnetError> {
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status();
+    let copied = copied.map_err(|error| TestnetError::File(from.to_owned(), error))?;
+    must(copied.success(), format!("{} was not copied", from.display()))
 }
