@@ -4,6 +4,7 @@ pub mod checkers;
 mod clients;
 pub mod disk;
 pub mod gossip;
+mod latecomers;
 pub mod liar;
 pub mod machine;
 pub mod overhearing;

@@ -22,7 +22,7 @@ use crate::clients::Client;
 use crate::machine::Machine;
 use crate::registers::Registers;
 use crate::scenario::Scenario;
-use crate::world::{Answer, WALL_START_MS, World};
+use crate::world::{WALL_START_MS, World};
 
 /// Virtual time that an orderly start may take.
 const START_MS: u64 = 120_000;
@@ -99,9 +99,9 @@ pub struct Run {
     /// The domain of each machine.
     pub domain_of: fn(usize) -> usize,
     /// Tickets of those that join late.
-    tickets: BTreeMap<usize, SignedTicket>,
+    pub(crate) tickets: BTreeMap<usize, SignedTicket>,
     /// Those of them that are joining, and under which of their starts.
-    joining: BTreeMap<usize, (u64, LocalId)>,
+    pub(crate) joining: BTreeMap<usize, (u64, LocalId)>,
 }
 
 /// Runs a scenario.
@@ -448,39 +448,6 @@ impl Run {
 
     fn any_host(&mut self) -> usize {
         usize::try_from(self.world.random.below(u64::try_from(self.hosts).unwrap_or(1))).unwrap_or(0)
-    }
-
-    /// Starts the next of those that join late.
-    fn start_late(&mut self) {
-        let is_off = |number: &&usize| self.world.machines.get(**number).is_some_and(|one| one.incarnation == 0);
-        if let Some(number) = self.tickets.keys().find(is_off).copied() {
-            self.world.start(number);
-            self.try_joins();
-        }
-    }
-
-    /// Whoever was started and is no member yet asks to be let in, again where it was refused or restarted.
-    fn try_joins(&mut self) {
-        for (number, ticket) in self.tickets.clone() {
-            let Some(machine) = self.world.machines.get(number) else { continue };
-            let (incarnation, transport) = (machine.incarnation, machine.transport);
-            let Some(running) = &machine.running else { continue };
-            let is_member = running.host.records().member_by_transport(&transport).is_some();
-            let is_asking = self.joining.get(&number).is_some_and(|(asked, _)| *asked == incarnation);
-            if !is_member
-                && !is_asking
-                && let Some(id) = self.world.command(number, LocalCommand::Join { ticket, address: None })
-            {
-                self.joining.insert(number, (incarnation, id));
-            }
-        }
-    }
-
-    /// Whether this is the answer to somebody who joins late; whoever was refused asks again.
-    pub(crate) fn joined(&mut self, answer: &Answer) -> bool {
-        let before = self.joining.len();
-        self.joining.retain(|_, (_, id)| *id != answer.id);
-        before > self.joining.len()
     }
 
     /// Counts the dealings of the mesh key, as far as anybody has heard.
