@@ -65,6 +65,8 @@ pub struct Driver {
     done: mpsc::UnboundedReceiver<Done>,
     /// Jobs that the disk has, and since when none of them ended.
     disk_jobs: (usize, Instant),
+    /// When that was looked at last.
+    looked: Instant,
     tpm: Tpm,
     map_identity: SecretBytes,
     finished: (mpsc::UnboundedSender<Finished>, mpsc::UnboundedReceiver<Finished>),
@@ -95,6 +97,7 @@ impl Driver {
             disk: disk.0,
             done: disk.1,
             disk_jobs: (0, Instant::now()),
+            looked: Instant::now(),
             tpm,
             map_identity,
             finished: mpsc::unbounded_channel(),
@@ -119,10 +122,7 @@ impl Driver {
             }
             // Clients that went away: their answers would wait for nobody.
             self.answers.retain(|_, answer| !answer.is_closed());
-            let (jobs, since) = self.disk_jobs;
-            if jobs > 0 && since.elapsed() > DISK_SILENT {
-                return Err(DriverError::DiskSilent);
-            }
+            self.watch_disk()?;
             let sleep = self.sleep();
             tokio::select! {
                 done = self.done.recv() => self.disk_did(done.ok_or(DriverError::Ended("store"))?)?,
@@ -148,6 +148,17 @@ impl Driver {
                 () = tokio::time::sleep(sleep) => self.feed(Event::Tick)?,
             }
         }
+    }
+
+    /// Where this loop itself was held up, as by a freezer, the disk was too.
+    fn watch_disk(&mut self) -> Result<(), DriverError> {
+        let now = Instant::now();
+        let was_held_up = now.duration_since(std::mem::replace(&mut self.looked, now)) > DISK_SILENT / 4;
+        let (jobs, since) = &mut self.disk_jobs;
+        if was_held_up {
+            *since = now;
+        }
+        if *jobs > 0 && now.duration_since(*since) > DISK_SILENT { Err(DriverError::DiskSilent) } else { Ok(()) }
     }
 
     fn hand_to_disk(&mut self, job: Job) -> Result<(), Job> {

@@ -67,8 +67,7 @@ fn write(report: &Report) {
         ),
         Report::Split(round) => tracing::error!(
             %round,
-            "the mesh key signed two headers of this round: somebody with a seat lied. This host erases nothing any more: \
-            find out who, and evict it"
+            "the mesh key signed two headers of this round: somebody with a seat lied. This host erases nothing any more"
         ),
         Report::Skipped(first, last) => tracing::warn!(%first, %last, "the mesh signed nothing in these rounds"),
         Report::Snapshot(record) => tracing::info!(record, "the records up to here are kept as a snapshot"),

@@ -170,7 +170,7 @@ impl Epochs {
         self.agreed.is_none_or(|agreed| {
             let passed_ms = now.monotonic.0.saturating_sub(agreed.monotonic.0);
             let moved_ms = agreed.wall_ms.saturating_add(passed_ms).abs_diff(now.wall_ms);
-            moved_ms <= calendar.epoch_ms / 2 || passed_ms >= CLOCK_DOUBT_MS
+            moved_ms <= calendar.epoch_ms / 2 || passed_ms >= CLOCK_DOUBT_MS.saturating_add(2 * calendar.epoch_ms)
         })
     }
 

@@ -233,8 +233,8 @@ pub const TESTNET_ABSENT_EPOCHS: u64 = 60;
 pub const UNFIT_EPOCHS: u64 = 2;
 /// So does a leader one of whose writes has not ended after this time: many times what a slow disk takes.
 pub const WRITE_STALLED_MS: u64 = 3_000;
-/// A wall clock that moved against the monotonic one by more than half an epoch is believed again after this time at the
-/// latest, though nobody else's clock agrees: all may have been wrong, and put right.
+/// A wall clock that moved against the monotonic one by more than half an epoch is believed again when there was no beacon for
+/// two epochs and this time, though nobody else's clock agrees: all may have been wrong, and put right.
 pub const CLOCK_DOUBT_MS: u64 = 600_000;
 /// Epochs after which the mesh key is dealt anew to the same seats: a day of 10 s. Who learned a share in that time
 /// knows nothing of the next.

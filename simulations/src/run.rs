@@ -96,6 +96,8 @@ pub struct Run {
     pub(crate) generator: Generator,
     not_live: Vec<String>,
     pub(crate) hosts: usize,
+    /// Seats that the genesis asks for.
+    pub committee: u8,
     /// The domain of each machine.
     pub domain_of: fn(usize) -> usize,
     /// Tickets of those that join late.
@@ -166,6 +168,7 @@ impl Run {
             generator,
             not_live: Vec::new(),
             hosts,
+            committee: COMMITTEE,
             domain_of: |machine| machine % DOMAINS.len(),
             tickets: BTreeMap::new(),
             joining: BTreeMap::new(),
@@ -262,7 +265,7 @@ impl Run {
             created_ms: WALL_START_MS,
             epoch_ms: scenario.epoch_ms,
             tolerate: 1,
-            committee: COMMITTEE,
+            committee: self.committee,
             domains: DOMAINS.iter().enumerate().map(domain).collect(),
             ek_roots: Vec::new(),
             ek_hashes: self.world.machines.iter().filter_map(ek_hash).collect(),
@@ -505,7 +508,7 @@ impl Run {
         let running = self.world.machines.iter().find_map(|machine| machine.running.as_ref());
         let committee = running.and_then(|running| running.host.records().committee().cloned());
         let Some(committee) = committee else { return };
-        let (voters, wanted) = (committee.voters(), wanted(self.hosts, COMMITTEE));
+        let (voters, wanted) = (committee.voters(), wanted(self.hosts, self.committee));
         if voters.len() != wanted || committee.key.holders != voters {
             let (seats, holders) = (committee.seats.len(), committee.key.holders.len());
             self.not_live.push(format!("{seats} seats and {holders} shares of the mesh key, and not {wanted}"));

@@ -78,6 +78,9 @@ fn once_two_headers_of_a_round_hold_nothing_is_erased_and_everything_is_read() {
     assert_eq!(at_rest(&run), 2 * before, "both versions, wherever they lie");
     assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
     for machine in 0..HOSTS {
+        // Whoever starts anew knows it still.
+        run.world.crash(machine);
+        run.world.start(machine);
         let status = run.ask(machine, LocalCommand::Status, WAIT_MS);
         assert!(matches!(status, Some(Ok(LocalReply::Status(status))) if status.split), "{machine} does not say so");
     }

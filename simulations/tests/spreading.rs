@@ -79,6 +79,23 @@ fn a_committee_that_was_crowded_is_spread_again_once_other_domains_are_there() {
 }
 
 #[test]
+fn a_committee_that_is_to_be_less_than_half_as_large_gets_there_in_steps() {
+    // North has six hosts: of seven seats it takes all but one once south is gone, and three are enough when it is back.
+    let (mut run, _) = machines(9, |number| [0, 1, 2, 0, 0, 0, 0, 0, 2][number % 9]);
+    run.committee = 7;
+    let genesis = run.genesis(&Scenario::named("calm").expect("a scenario"));
+    assert!((0..8).all(|number| run.enrol(number, &genesis)));
+    run.settle(10 * EPOCH_MS);
+    assert!(matches!(run.ask(2, LocalCommand::Leave, WAIT_MS), Some(Ok(LocalReply::Leaving))));
+    run.settle(60 * EPOCH_MS);
+    assert_eq!(shares(&run).values().sum::<usize>(), 7, "no number can be spread over two domains");
+    assert!(run.enrol(8, &genesis));
+    run.settle(60 * EPOCH_MS);
+    assert_eq!(shares(&run).into_values().collect::<Vec<_>>(), [1, 1, 1]);
+    assert_eq!(records(&run).committee().expect("a committee").seats.len(), 3);
+}
+
+#[test]
 fn whoever_never_takes_its_seat_keeps_nobody_else_from_it() {
     for liar in 3..6 {
         let (mut run, genesis) = machines(6, |number| number % 5);

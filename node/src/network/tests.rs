@@ -242,7 +242,8 @@ async fn all_comes_after_an_outage(messages: u8, length: usize) {
             missing.remove(&bytes[0]);
         }
     };
-    let _late = tokio::time::timeout(DELIVERY, all).await;
+    // Much sooner than the kernel would give the connection up, and time enough for a machine that does other things too.
+    let _late = tokio::time::timeout(3 * DELIVERY, all).await;
     assert_eq!(missing, BTreeSet::new());
 }
 

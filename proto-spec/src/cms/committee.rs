@@ -239,7 +239,8 @@ impl Committee {
 
     fn promote(&mut self, id: u64) -> Result<(), Check> {
         let voters = self.seats.iter().filter(|seat| seat.votes).count();
-        let busy = self.dealing.is_some() || voters >= COMMITTEE_MAX;
+        // One more than there may be: whoever it takes the place of goes once the key has moved.
+        let busy = self.dealing.is_some() || voters > COMMITTEE_MAX;
         let seat = self.seats.iter_mut().find(|seat| seat.id == id && !seat.votes && !busy).ok_or(Check::Record)?;
         seat.votes = true;
         Ok(())

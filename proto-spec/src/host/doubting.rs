@@ -40,21 +40,21 @@ impl Host {
     pub(super) fn tick_doubt(&mut self, now: Now, actions: &mut Actions) {
         let Some((header, _)) = self.header.as_ref().filter(|_| self.outgrown.is_none()) else { return };
         let round = header.header().round;
-        if self.is_split {
-            return;
-        }
         match compare(&self.ground.records, header.header()) {
             Said::Same if self.confirmed.is_none_or(|(confirmed, _)| confirmed != round) => {
                 let (record, committee) = (header.header().record, header.header().committee);
                 self.confirmed = Some((round, record));
                 self.served_by.clear();
                 // Had the header before a rival, a round was long enough to hear of it.
-                if let Some((record, round, committee)) = self.erasable.replace((record, round, committee)) {
+                let before = self.erasable.replace((record, round, committee));
+                if let Some((record, round, committee)) = before.filter(|_| !self.is_split()) {
                     self.erase_confirmed(record, round, &committee, actions);
                 }
                 self.keep_book(actions);
                 self.take_new_seat(now, actions);
             }
+            // A voter cannot tell which end of the log is right, and only it knows its own.
+            Said::Other if self.is_split() && self.seated.is_some() => {}
             Said::Other => {
                 self.give_up_seat(now, actions);
                 self.drop_records(now, actions);

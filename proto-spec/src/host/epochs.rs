@@ -1,7 +1,7 @@
 //! The beat of a host: the holders of the mesh key sign each round's beacon and header, everybody verifies them and
 //! quotes over the beacon.
 
-use super::{Action, ActionId, Actions, Host, Lane, Report, Table, TpmReply, TpmRequest, TpmUse, Write};
+use super::{Action, ActionId, Actions, Host, Lane, Membership, Report, Table, TpmReply, TpmRequest, TpmUse, Write};
 use crate::beacon::{EpochVerified, SignedBeacon};
 use crate::cms::command::Command;
 use crate::cms::version::VersionWord;
@@ -173,7 +173,12 @@ impl Host {
         let Some(verified) = HeaderVerified::check(self.ground.suite.as_ref(), mesh, &key, signed) else {
             return Verdict::Reject;
         };
-        self.header = Some((verified, now.monotonic));
+        let last = self.header.replace((verified, now.monotonic));
+        let confirmed = self.confirmed.map(|(round, _)| round);
+        if last.is_none_or(|(last, _)| Some(last.header().round) != confirmed) {
+            // Records of another end of the log may be behind it.
+            self.erasable = None;
+        }
         self.circle_changed = true;
         self.keep_seating(actions);
         if self.leads() {
@@ -186,7 +191,7 @@ impl Host {
     /// two ends of the log: then nobody can tell which is right, and whatever rests on either is kept.
     fn compare(&mut self, signed: &SignedHeader, actions: &mut Actions) -> Verdict {
         let is_other = self.header.as_ref().is_some_and(|(header, _)| *header.header() != signed.header);
-        if !is_other || self.is_split {
+        if !is_other || self.is_split() {
             return Verdict::Ignore;
         }
         let records = &self.ground.records;
@@ -194,7 +199,10 @@ impl Host {
         if HeaderVerified::check(self.ground.suite.as_ref(), mesh, &key, signed).is_none() {
             return Verdict::Reject;
         }
-        self.is_split = true;
+        if let Some(membership) = self.membership.clone() {
+            let row = self.remember(Membership { split: true, ..membership });
+            actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
+        }
         actions.push(Action::Report(Report::Split(signed.header.round)));
         Verdict::Accept
     }

@@ -146,7 +146,7 @@ impl Host {
             forming: self.forming.as_ref().map(|forming| forming.known),
             joining: self.joining.is_some(),
             outgrown: self.outgrown,
-            split: self.is_split,
+            split: self.is_split(),
             leaving: records.roll().is_leaving(&self.own.host),
             left: records.roll().departed(&self.own.host).is_some(),
             unlocked: self.own.periods.has(self.unlock_number()),

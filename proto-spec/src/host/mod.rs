@@ -150,6 +150,9 @@ struct Membership {
     book: Vec<Whereabouts>,
     /// The highest number of an unlock under which this host said that all its shards lie.
     told: u64,
+    /// Whether two headers of one round hold: somebody with a seat lied to a part of the committee. Nothing is erased any
+    /// more.
+    split: bool,
     /// How it shows its seat to a voter that does not know it: also when all start at once, and no header comes before
     /// they have elected somebody.
     seat: Option<Box<SeatProof>>,
@@ -158,7 +161,7 @@ struct Membership {
 impl Membership {
     /// Of somebody who was just let in.
     fn new(pins: Pins, contacts: Vec<Contact>) -> Self {
-        Self { pins, contacts, book: Vec::new(), told: 0, seat: None }
+        Self { pins, contacts, book: Vec::new(), told: 0, split: false, seat: None }
     }
 }
 
@@ -295,8 +298,6 @@ pub struct Host {
     confirmed: Option<(Round, u64)>,
     /// The same, with its committee: what it makes superfluous is erased at the next one.
     erasable: Option<(u64, Round, Digest)>,
-    /// Two headers of one round hold: somebody with a seat lied to a part of the committee. Nothing is erased any more.
-    is_split: bool,
     asked: BTreeMap<RequestId, Asked>,
     puts: BTreeMap<RequestId, (Putting, LocalId)>,
     /// Holders that failed one of them.
@@ -380,7 +381,6 @@ impl Host {
             distrusted: BTreeSet::new(),
             confirmed: None,
             erasable: None,
-            is_split: false,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
             passed_over: PassedOver::default(),
@@ -485,6 +485,11 @@ impl Host {
 
     fn view(&self, now: Now) -> Option<View<'_>> {
         self.ground.view(now, self.header.as_ref())
+    }
+
+    /// Whether two headers of one round hold.
+    fn is_split(&self) -> bool {
+        self.membership.as_ref().is_some_and(|membership| membership.split)
     }
 
     /// What the mesh is, once it is known, founded or not.

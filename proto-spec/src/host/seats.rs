@@ -162,7 +162,9 @@ impl Host {
             |seat: &&Seat| seat.votes && !view.records.roll().is_leaving(&seat.host) && !is_long_gone(&seat.host);
         let stays = |seat: &&Seat| seat.lost.is_none() && stays(seat);
         let mut keep: Vec<HostId> = committee.seats.iter().filter(stays).map(|seat| seat.host).collect();
-        while keep.len() > view.records.wanted_seats()
+        // No fewer at once than a majority of those that vote now: the records take no dealing to fewer.
+        let fewest = committee.voters().len() / 2 + 1;
+        while keep.len() > view.records.wanted_seats().max(fewest)
             && let Some(at) = self.surplus(view, &keep)
         {
             keep.remove(at);

@@ -134,9 +134,10 @@ fn cut_off(
         let later = reads.iter().filter(|read| read.begun >= revoked).count();
         must(between > 0 && later > 0, format!("{between} reads before the revocation and {later} after it: too few"))?;
         must(puts.tried > 0, "nobody put through the leader that is cut off")?;
-        let granted = reads.iter().filter(|read| read.code == 0);
-        let last = granted.map(|read| read.ended.saturating_duration_since(since)).max().unwrap_or_default();
-        must(last <= HEARD, format!("a read ended well {last:?} after the cut"))?;
+        let granted = || reads.iter().filter(|read| read.code == 0);
+        let late = granted().map(|read| read.begun.saturating_duration_since(since)).max().unwrap_or_default();
+        must(late <= HEARD, format!("a read that began {late:?} after the cut ended well"))?;
+        let last = granted().map(|read| read.ended.saturating_duration_since(since)).max().unwrap_or_default();
         Ok(Watched {
             last_read_s: last.as_secs_f64(),
             reads_refused: reads.iter().filter(after).filter(|read| read.code != 0).count(),
