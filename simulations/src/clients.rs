@@ -57,11 +57,16 @@ impl Signed {
 impl Run {
     /// Deals a value of this name 2-of-3 to where a host says, and signs it; any host may read it.
     pub fn sign_value(&mut self, gateway: usize, name: &str, payload: &[u8]) -> Option<Signed> {
+        self.sign_value_under(Terms::new(2, 3, 1)?, gateway, name, payload)
+    }
+
+    /// The same under other terms.
+    pub fn sign_value_under(&mut self, terms: Terms, gateway: usize, name: &str, payload: &[u8]) -> Option<Signed> {
         let order = PutOrder {
             request: RequestId(self.world.random.bytes()),
             client: OWNER,
             name: name.to_owned(),
-            terms: Terms::new(2, 3, 1)?,
+            terms,
             allow: vec![Allow::Role(Role::Host)],
             recipients: Vec::new(),
         };

@@ -83,6 +83,37 @@ fn a_leader_whose_disk_hangs_hands_the_lead_on() {
 }
 
 #[test]
+fn whoever_has_no_seat_follows_the_next_leader_as_soon_as_there_is_one() {
+    // At each tenth of a second of an epoch: what a follower asked of the one that is gone may have been lost with it.
+    for phase in 0..20 {
+        let mut run = mesh(4);
+        run.settle(phase * 100);
+        let leader = leaders(&mut run)[0];
+        let records = |run: &Run, machine: usize| {
+            run.world.machines[machine].running.as_ref().expect("it runs").host.records().clone()
+        };
+        let committee = records(&run, leader).committee().expect("a committee").clone();
+        let seated = |run: &Run, machine: usize| {
+            committee.seat_of(run.world.machines[machine].running.as_ref().expect("it runs").host.host()).is_some()
+        };
+        let before = records(&run, leader).header().expect("a header").round;
+        // Nothing says that it is gone: what is sent to it is lost.
+        run.world.cut_off.insert(leader);
+        let voter = (0..HOSTS).find(|machine| *machine != leader && seated(&run, *machine)).expect("a voter");
+        let closed = |run: &Run| records(run, voter).header().is_some_and(|header| header.round > before);
+        while !closed(&run) {
+            run.settle(20);
+        }
+        let record = records(&run, voter).applied();
+        run.settle(300);
+        for follower in (0..HOSTS).filter(|machine| !seated(&run, *machine)) {
+            let applied = records(&run, follower).applied();
+            assert!(applied >= record, "phase {phase}: host {follower} has {applied} of {record} records");
+        }
+    }
+}
+
+#[test]
 fn most_clocks_jump_ahead_together_and_back_and_the_mesh_goes_on() {
     for seed in 1..=3 {
         let mut run = mesh(seed);

@@ -3,13 +3,10 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
 use spec::attest::tpm::EkPublic;
-use spec::cms::credentials::Credential;
-use spec::cms::groups::Group;
-use spec::cms::records::Records;
 use spec::error::{Check, Failure};
 use spec::genesis::SignedGenesis;
 use spec::host::{LocalCommand, LocalReply, StatusReply};
-use spec::types::CredentialId;
+use spec::types::{CredentialId, Terms};
 use vouchsafe_sim::run::Run;
 use vouchsafe_sim::scenario::Scenario;
 
@@ -70,21 +67,14 @@ fn a_host_does_not_leave_with_a_share_that_is_needed_because_another_came_back_w
     let records = |run: &Run| run.world.machines[0].running.as_ref().expect("it runs").host.records().clone();
     let host = |run: &Run, machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
     // 3 of 5 with all shares there: one may go.
-    let in_use = |known: &Records, group: &Group| {
-        let complete = |one: &Credential| one.group == group.id && one.flushed.len() == 5;
-        group.terms.k == 3 && known.credentials().iter().any(|(_, one)| complete(one))
-    };
-    let spares = |known: &Records| known.groups().find(|group| in_use(known, group)).cloned();
-    let mut group = None;
-    for _ in 0..20 {
-        run.begin_put(0);
-        run.settle(4 * EPOCH_MS);
-        group = spares(&records(&run));
-        if group.is_some() {
-            break;
-        }
-    }
-    let (known, group) = (records(&run), group.expect("a group"));
+    let terms = Terms::new(3, 5, 1).expect("sound terms");
+    let signed = run.sign_value_under(terms, 0, "kept", b"what five hosts keep").expect("dealt");
+    assert!(matches!(run.ask(0, signed.store(), 100_000), Some(Ok(LocalReply::Stored { .. }))));
+    run.settle(4 * EPOCH_MS);
+    let known = records(&run);
+    let (_, credential) = known.credentials().iter().next().expect("a credential");
+    assert_eq!(credential.flushed.len(), 5);
+    let group = known.group(&credential.group).expect("a group").clone();
     let holders: Vec<usize> = (0..7).filter(|machine| group.holders.contains(&host(&run, *machine))).collect();
     let may_leave = |machine: &&usize| known.check_leaving(&host(&run, **machine)).is_ok();
     let leaves = *holders.iter().find(may_leave).expect("a holder that may leave");

@@ -13,6 +13,7 @@ impl Host {
         }
         if self.membership.is_some() && self.outgrown.is_none() {
             times.push(self.pull_at);
+            times.extend(self.missing_at());
         }
         times.extend(self.seated.as_ref().filter(|_| !self.disk_failed).map(|seated| seated.tick_at()));
         times.extend(self.beacon_at(now));

@@ -357,6 +357,7 @@ impl Host {
         if news {
             self.leader = Some((term, leader));
             self.ask_leader_again(now, actions);
+            self.ask_another(now, |asked| asked != leader, actions);
         }
     }
 
@@ -462,8 +463,11 @@ impl Host {
         }
     }
 
-    /// Nothing was heard of this round by its middle: asks the committee.
+    /// Nothing was heard of this round by its middle, or records that were asked for have not come: asks the committee.
     pub(super) fn tick_pull(&mut self, now: Now, actions: &mut Actions) {
+        if self.missing_at().is_some_and(|at| now.monotonic >= at) {
+            self.pull(now, actions);
+        }
         if self.membership.is_none() || now.monotonic < self.pull_at {
             return;
         }

@@ -286,6 +286,7 @@ impl Host {
     pub(super) fn pull(&mut self, now: Now, actions: &mut Actions) {
         let again_ms = self.ground.calendar.map_or(crate::limits::JOIN_RETRY_MS, |calendar| calendar.epoch_ms() / 2);
         self.pull_at = Time(now.monotonic.0.saturating_add(again_ms));
+        self.missing_at = self.pull_at;
         if self.seated.is_some() || self.outgrown.is_some() || self.state_is_coming(now) {
             return;
         }
@@ -300,9 +301,22 @@ impl Host {
         }
     }
 
+    /// When records that are known to be missing are asked for again, whatever else came meanwhile.
+    pub(super) fn missing_at(&self) -> Option<Time> {
+        let misses = self.membership.is_some() && self.seated.is_none() && self.outgrown.is_none();
+        (misses && self.promised > self.ground.records.applied()).then_some(self.missing_at)
+    }
+
+    /// Whoever was asked for records may be gone: another is asked at once, once.
+    pub(super) fn ask_another(&mut self, now: Now, is_gone: impl Fn(TransportKey) -> bool, actions: &mut Actions) {
+        if self.vain == 0 && self.pulled.is_some_and(|(_, until, asked)| now.monotonic < until && is_gone(asked)) {
+            self.pull(now, actions);
+        }
+    }
+
     fn whom_to_pull(&mut self, in_vain: Option<TransportKey>) -> Option<TransportKey> {
         let may_ask = |one: &TransportKey| Some(*one) != in_vain && !self.distrusted.contains(one);
-        if let Some((_, leader)) = self.leader.filter(|(_, leader)| in_vain.is_none() && may_ask(leader)) {
+        if let Some((_, leader)) = self.leader.filter(|(_, leader)| may_ask(leader)) {
             return Some(leader);
         }
         let mut those = self.committee();

@@ -281,6 +281,8 @@ pub struct Host {
     /// Where hosts are, as they say themselves.
     book: AddressBook,
     pull_at: Time,
+    /// When records are asked for again that somebody spoke of and that have not come.
+    missing_at: Time,
     /// The index behind which records were asked for last, until when their page may be on its way, and of whom.
     pulled: Option<(u64, Time, TransportKey)>,
     /// Index of the newest record of which somebody spoke.
@@ -372,6 +374,7 @@ impl Host {
             standings: BTreeMap::new(),
             book: AddressBook::default(),
             pull_at: Time(0),
+            missing_at: Time(0),
             pulled: None,
             promised: 0,
             asked_last: None,

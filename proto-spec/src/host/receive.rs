@@ -49,6 +49,7 @@ impl Host {
         if let (Some(seated), Some(seat)) = (&mut self.seated, seat) {
             seated.election.unreachable(seat);
         }
+        self.ask_another(now, |asked| asked == *to, actions);
         self.put_unreachable(now, to, actions);
         self.reading_unreachable(now, to, actions);
     }
