@@ -30,6 +30,7 @@ verify: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+	cargo fetch --locked
 	cargo deny --offline check bans licenses sources
 
 fix: setup
