@@ -368,9 +368,8 @@ impl Run {
         }
     }
 
-    /// Faults and puts; says how many crashes there were.
-    fn load(&mut self, scenario: &Scenario) -> u64 {
-        let start = self.world.now_ms;
+    /// What happens when, from the begin of the load on.
+    fn plan(&mut self, scenario: &Scenario) -> Vec<(u64, Fault)> {
         let length = scenario.epochs * scenario.epoch_ms;
         let mut plan: Vec<(u64, Fault)> = Vec::new();
         let times = [
@@ -387,6 +386,13 @@ impl Run {
             plan.extend((0..count).map(|_| (self.world.random.below(length / 2), fault)));
         }
         plan.sort_unstable();
+        plan
+    }
+
+    /// Faults and puts; says how many crashes there were.
+    fn load(&mut self, scenario: &Scenario) -> u64 {
+        let start = self.world.now_ms;
+        let plan = self.plan(scenario);
         let mut down: BTreeMap<usize, u64> = BTreeMap::new();
         let mut crashes = 0;
         let mut heals_at = None;
