@@ -10,7 +10,7 @@ use spec::limits::{ELECTION_TICKS, TICK_MS};
 
 use super::{Stage, must};
 use crate::machine::Machine;
-use crate::mesh::{Mesh, TestnetError};
+use crate::mesh::{Mesh, SETTLE, TestnetError};
 
 /// The election timeout T: each voter draws its own in T·[1, 1.5).
 pub(super) const T: Duration = Duration::from_millis(TICK_MS * ELECTION_TICKS as u64);
@@ -169,6 +169,20 @@ impl Load {
     }
 }
 
+/// The version that is recorded. A host that was cut off a moment ago may not have the records yet: it is lost only if it
+/// does not come.
+fn recorded_version(stage: &Stage<'_>, name: &str, at_least: u64) -> Result<u64, TestnetError> {
+    let since = Instant::now();
+    loop {
+        let shown = stage.mesh.founder()?.vouchsafe(&["-o", "json", "show", name], b"")?.json();
+        let version = shown.get("version").and_then(Value::as_u64).unwrap_or(0);
+        if version >= at_least || since.elapsed() > SETTLE {
+            return Ok(version);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 impl Told {
     /// Nothing yet; puts will have these terms.
     pub(super) fn new(terms: &'static [&'static str]) -> Self {
@@ -197,8 +211,7 @@ impl Told {
             }
         }
         for (name, put) in newest {
-            let shown = stage.mesh.founder()?.vouchsafe(&["-o", "json", "show", name], b"")?.json();
-            let version = shown.get("version").and_then(Value::as_u64).unwrap_or(0);
+            let version = recorded_version(stage, name, put.version)?;
             let tried = self.tried.get(name).map(Vec::as_slice).unwrap_or_default();
             let acknowledged = self.puts.iter().filter(|other| other.name == name).count();
             must(
