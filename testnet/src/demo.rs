@@ -9,9 +9,11 @@ use serde_json::Value;
 
 use crate::children;
 use crate::command::{Said, binary, run as run_command};
-use crate::mesh::{Cabling, Mesh, TestnetError, plans};
+use crate::mesh::{Cabling, Mesh, SETTLE, TestnetError, plans};
 
 const NAME: &str = "web/tls-key";
+/// Hosts of the mesh, all of which get a seat.
+const HOSTS: usize = 5;
 
 struct Show {
     since: Instant,
@@ -56,12 +58,14 @@ pub fn run(keep: bool, credential: Option<&Path>) -> Result<(), TestnetError> {
 fn show(folder: &Path, keep: bool, credential: Option<&Path>) -> Result<(), TestnetError> {
     let mut show = Show { since: Instant::now(), step: Instant::now() };
     show.heading("1. Five hosts in five administrative domains and three regions, and one instance, each with a TPM");
-    let mesh = Mesh::start(folder, plans(5, 5, 3), Cabling::Loopback, &mut |step| show.line(step))?;
+    let mesh = Mesh::start(folder, plans(HOSTS, HOSTS, 3), Cabling::Loopback, &mut |step| show.line(step))?;
     show.done("every machine is a real process with a real software TPM and a store of its own");
 
     show.heading("2. Found a mesh and enrol everybody");
     mesh.enrol_all(&mut |step| show.line(step))?;
-    show.done("every TPM proved its endorsement key, its attestation key and its measurements");
+    // While the committee grows it has four seats for a moment, and of four no two may die.
+    mesh.wait_committee(HOSTS, SETTLE)?;
+    show.done("every TPM proved its endorsement key, its attestation key and its measurements; all five hosts vote");
     print_indented(&mesh.founder()?.vouchsafe(&["hosts"], b"")?.ok("vouchsafe hosts")?.text());
 
     show.heading("3. Put a credential, split 3-of-5: no coordinator and no single domain can read it");
