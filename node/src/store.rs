@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use spec::host::{Saved, Table, Write};
+use spec::limits::PIECE_BYTES;
 use spec::suite::symmetric;
 use spec::types::SecretBytes;
 use thiserror::Error;
@@ -193,7 +194,7 @@ impl Store {
             forming: self.table(Table::Forming)?.into_iter().next(),
             keys: self.rows(Table::Keys)?,
             tickets: self.rows(Table::Tickets)?,
-            epoch: self.table(Table::Epoch)?.into_iter().next(),
+            epoch: self.rows(Table::Epoch)?,
             shares: self.table(Table::Shares)?,
         })
     }
@@ -296,8 +297,12 @@ fn disk(folder: &Path, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Disk(folder.to_owned(), error.to_string())
 }
 
+/// What a write may make sled write: up to three times what it holds, since the leaf around it is written anew after some.
+/// So it is around a piece of a payload that goes.
 fn bytes_of(write: &Write) -> usize {
-    write.key.len().saturating_add(write.value.as_ref().map_or(0, Vec::len))
+    let gone = if write.table == Table::Payloads { PIECE_BYTES } else { 0 };
+    let value = write.value.as_ref().map_or(gone, Vec::len);
+    write.key.len().saturating_add(value).saturating_mul(3)
 }
 
 fn prefix(table: Table) -> u8 {

@@ -109,8 +109,8 @@ impl Changing {
         if self.is_awaiting_record() {
             return Vec::new();
         }
-        let (request, head) = (self.request(), *self.head.digest());
-        self.missing().into_iter().map(|host| (host, Message::BoundAsk { request, head })).collect()
+        let (request, id, head) = (self.request(), self.head.head().id(), *self.head.digest());
+        self.missing().into_iter().map(|host| (host, Message::BoundAsk { request, id, head })).collect()
     }
 
     /// What became of it, once it is certain.

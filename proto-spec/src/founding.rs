@@ -42,6 +42,9 @@ pub struct Vote {
     pub consent: Ed25519Signature,
     /// Its parts of the new key's signatures: over the founding, then over each admission.
     pub parts: Vec<BlsSignature>,
+    /// The deals that it saw, in order, under their dealers' signatures: where others saw another one, who dealt twice is
+    /// known, and nobody else is blamed.
+    pub deals: Vec<(Digest, Ed25519Signature)>,
 }
 
 /// What this founder holds once all deals are in.
@@ -77,10 +80,15 @@ pub struct Attempt {
     peers: BTreeMap<HostId, Peer>,
     ceremony: Ceremony,
     deals: BTreeMap<ShareIndex, DealVerified>,
+    /// Their digests, under their dealers' signatures.
+    signed: BTreeMap<ShareIndex, (Digest, Ed25519Signature)>,
     sub_shares: BTreeMap<ShareIndex, SecretBytes>,
     outcome: Option<Outcome>,
     votes: BTreeMap<HostId, Vote>,
 }
+
+/// A deal of the founding, under its dealer's signature.
+pub type SignedDeal = (KeyDeal, Ed25519Signature);
 
 impl Attempt {
     /// Begins: checks the three by their tickets, keys and certificates, and makes the challenges.
@@ -134,6 +142,7 @@ impl Attempt {
             peers,
             ceremony,
             deals: BTreeMap::new(),
+            signed: BTreeMap::new(),
             sub_shares: BTreeMap::new(),
             outcome: None,
             votes: BTreeMap::new(),
@@ -169,6 +178,11 @@ impl Attempt {
     /// Which founder has this transport key.
     pub fn founder(&self, key: &TransportKey) -> Option<HostId> {
         self.peers.values().find(|peer| peer.record.transport == *key).map(|peer| peer.record.host)
+    }
+
+    /// The transport key of a founder.
+    pub fn transport_of(&self, host: &HostId) -> Option<TransportKey> {
+        self.peers.get(host).map(|peer| peer.record.transport)
     }
 
     /// This founder's challenge to another.
@@ -214,27 +228,48 @@ impl Attempt {
     }
 
     /// This founder's deal, once both others have proven their chips.
-    pub fn deal(&self, suite: &dyn Suite, generator: &mut Generator) -> Option<KeyDeal> {
+    pub fn deal(&self, suite: &dyn Suite, generator: &mut Generator, transport: &SecretBytes) -> Option<SignedDeal> {
         let keys: Vec<Option<HpkePublic>> = self.peers.values().map(|peer| peer.session).collect();
-        let all = keys.iter().all(Option::is_some);
+        if !keys.iter().all(Option::is_some) {
+            return None;
+        }
         let dealer = Dealer { suite, mesh: &self.mesh, ceremony: &self.ceremony, host: &self.own };
-        all.then(|| dealer.deal(&Seed(generator.bytes().into()), None, &keys, generator)).flatten()
+        let deal = dealer.deal(&Seed(generator.bytes().into()), None, &keys, generator)?;
+        let signature =
+            suite.ed25519_sign(transport, &Self::deal_bytes(&self.mesh, &self.id, &deal.digest(&self.mesh)))?;
+        Some((deal, signature))
+    }
+
+    /// What a dealer signs: one deal in one attempt.
+    pub fn deal_bytes(mesh: &MeshId, attempt: &RequestId, deal: &Digest) -> Vec<u8> {
+        KeyDeal::signed_bytes(mesh, &Purpose::Founding.digest(&[&attempt.0]), deal)
+    }
+
+    /// Whether a founder signed this deal.
+    fn is_signed(&self, suite: &dyn Suite, dealer: &HostId, (deal, signature): &(Digest, Ed25519Signature)) -> bool {
+        let bytes = Self::deal_bytes(&self.mesh, &self.id, deal);
+        self.peers.get(dealer).is_some_and(|peer| suite.ed25519_holds(&peer.record.transport, &bytes, signature))
     }
 
     /// A deal. Says whether all three are in and add up.
     ///
     /// # Errors
-    /// [`Check::Deal`] or [`Check::Share`]: it is the dealer's fault, and the attempt is lost.
-    pub fn dealt(&mut self, suite: &dyn Suite, from: &HostId, deal: &KeyDeal) -> Result<bool, Check> {
+    /// [`Check::Deal`], [`Check::DealTwice`] or [`Check::Share`]: it is the dealer's fault, and the attempt is lost.
+    pub fn dealt(&mut self, suite: &dyn Suite, from: &HostId, (deal, signature): &SignedDeal) -> Result<bool, Check> {
         let index = self.ceremony.dealer(from).filter(|_| deal.dealer == *from).ok_or(Check::Deal)?;
+        let signed = (deal.digest(&self.mesh), *signature);
+        if !self.is_signed(suite, from, &signed) {
+            return Err(Check::Deal);
+        }
         if let Some(known) = self.deals.get(&index) {
-            return if known.deal() == deal { Ok(self.outcome.is_some()) } else { Err(Check::Deal) };
+            return if known.deal() == deal { Ok(self.outcome.is_some()) } else { Err(Check::DealTwice) };
         }
         let verified = DealVerified::check(suite, &self.ceremony, None, deal)?;
         let share = verified.open(suite, &self.mesh, &self.ceremony, &self.own, &[&self.session.0])?;
         // Sealed to the session key of this very attempt: what does not open is the dealer's fault here.
         let share = share.ok_or(Check::Share)?;
         self.deals.insert(index, verified);
+        self.signed.insert(index, signed);
         self.sub_shares.insert(index, share);
         if self.deals.len() < FOUNDERS {
             return Ok(false);
@@ -276,31 +311,45 @@ impl Attempt {
         for record in self.records() {
             parts.push(part(Signable::Founder(&record))?);
         }
-        Some(Vote { consent: suite.ed25519_sign(transport, &bytes)?, parts })
+        let deals = self.signed.values().copied().collect();
+        Some(Vote { consent: suite.ed25519_sign(transport, &bytes)?, parts, deals })
     }
 
     /// A vote. Gives the record once all three are in.
     ///
     /// # Errors
-    /// [`Check::Deal`] where the voter saw other deals, or its parts do not hold.
+    /// Whose fault it is: [`Check::DealTwice`] of the dealer of whom the voter saw another deal, or [`Check::Deal`] of the
+    /// voter.
     pub fn voted(
         &mut self,
         suite: &dyn Suite,
         genesis: &GenesisVerified,
         from: &HostId,
         vote: &Vote,
-    ) -> Result<Option<Founding>, Check> {
-        let peer = self.peers.get(from).ok_or(Check::Membership)?;
+    ) -> Result<Option<Founding>, (HostId, Check)> {
+        let peer = self.peers.get(from).ok_or((*from, Check::Membership))?;
         let Some(outcome) = &self.outcome else {
             return Ok(None); // its vote overtook a deal: it is sent again
         };
         let bytes = self.founding_bytes(outcome);
         let consents = suite.ed25519_holds(&peer.record.transport, &bytes, &vote.consent);
         if !consents || vote.parts.len() != FOUNDERS + 1 {
-            return Err(Check::Deal);
+            let liar = self.dealt_twice(suite, vote).map(|dealer| (dealer, Check::DealTwice));
+            return Err(liar.unwrap_or((*from, Check::Deal)));
         }
         self.votes.insert(*from, vote.clone());
-        if self.votes.len() < FOUNDERS { Ok(None) } else { self.record(suite, genesis).map(Some) }
+        if self.votes.len() < FOUNDERS {
+            return Ok(None);
+        }
+        self.record(suite, genesis).map(Some).map_err(|check| (*from, check))
+    }
+
+    /// Who signed another deal for a voter than for this founder.
+    fn dealt_twice(&self, suite: &dyn Suite, vote: &Vote) -> Option<HostId> {
+        let dealers = self.ceremony.dealers.iter().zip(self.signed.values().zip(&vote.deals));
+        let mut liars =
+            dealers.filter(|(dealer, (own, other))| own.0 != other.0 && self.is_signed(suite, dealer, other));
+        liars.next().map(|(dealer, _)| *dealer)
     }
 
     fn record(&self, suite: &dyn Suite, genesis: &GenesisVerified) -> Result<Founding, Check> {

@@ -76,7 +76,11 @@ pub enum GenesisError {
 }
 
 impl Genesis {
-    fn check_bounds(&self) -> Result<(), GenesisError> {
+    /// Whether it is one that could be signed.
+    ///
+    /// # Errors
+    /// The field that is out of bounds.
+    pub fn check_bounds(&self) -> Result<(), GenesisError> {
         // drand's clients count rounds in whole seconds.
         let whole_seconds = self.epoch_ms.is_multiple_of(1_000);
         let shortest = if self.testnet { TESTNET_EPOCH_MS_MIN } else { EPOCH_MS_MIN };

@@ -22,7 +22,6 @@ use crate::types::{
     Round, SecretBytes, ShareIndex,
 };
 use crate::view::View;
-use crate::wire;
 
 /// A share as it rests: its shard sealed, its head beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +43,8 @@ pub struct StoredShare {
     pub round: Round,
     /// Number of the unlock from which that period key follows.
     pub unlock: u64,
+    /// The highest number of a head of its credential by which this holder said that it is bound; 0 where it never did.
+    pub bound: u64,
     /// The shard, sealed under HKDF(period key, its place).
     #[serde(with = "serde_bytes")]
     pub shard: Vec<u8>,
@@ -209,7 +210,8 @@ impl State {
     }
 
     /// Other records took the place of those that were here: all that is held is looked at again.
-    pub fn replaced(&mut self) {
+    pub fn replaced(&mut self, records: &Records) {
+        self.unrecorded.retain(|key| !is_recorded(records, key));
         self.changed = self.held.keys().map(|(id, _)| *id).collect();
     }
 
@@ -248,6 +250,7 @@ impl State {
             sender: offer.from,
             round: receipt.round,
             unlock,
+            bound: 0,
             shard: shard.ok_or(Check::NotReady)?,
         };
         if !is_recorded(view.records, &key) {
@@ -401,6 +404,17 @@ impl State {
         Ok(Release { head, index: stored.index, commitments: stored.commitments.clone(), sealed })
     }
 
+    /// This holder is bound by the newest head of a credential from here on, whatever records it is shown later: gives the
+    /// group of its share, and the share where it is to be written anew. `None` where it holds none.
+    pub fn bind(&mut self, records: &Records, id: &CredentialId) -> Option<(GroupId, Option<(ShareKey, StoredShare)>)> {
+        let credential = records.credential(id)?;
+        let (key, number) = ((*id, credential.dealt), credential.head.head().number);
+        let stored = &mut self.held.get_mut(&key)?.stored;
+        let is_news = stored.bound < number;
+        stored.bound = stored.bound.max(number);
+        Some((stored.group, is_news.then(|| (key, stored.clone()))))
+    }
+
     /// Wraps a few shards of one group under the newest unlock: what is to be written. `None` where all lie under it.
     pub fn rewrap(&mut self, periods: &Periods, most: usize) -> Option<(GroupId, Vec<(ShareKey, StoredShare)>)> {
         let (number, new) = periods.newest()?;
@@ -449,6 +463,11 @@ impl State {
         let credential = view.records.credential(id).filter(|credential| credential.is_there());
         let credential = credential.ok_or(Check::Unknown)?;
         let held = self.held.get(&(*id, credential.dealt)).ok_or(Check::Unknown)?;
+        // A leader that lies may have shown the committee another end of the log, on which what binds this holder is not.
+        let bound = self.of_credential(id).map(|(_, held)| held.stored.bound).max().unwrap_or(0);
+        if credential.head.head().number < bound {
+            return Err(Check::HeadOrder);
+        }
         Ok((held, &credential.head))
     }
 
@@ -480,9 +499,4 @@ fn occupied(head: &HeadVerified) -> usize {
 
 fn place(head: &HeadVerified, generation: Generation, index: ShareIndex) -> ShardPlace {
     ShardPlace { id: head.head().id(), version: head.head().version, generation, index, head: *head.digest() }
-}
-
-/// The bytes that `StoredShare` rests as.
-pub fn stored_bytes(stored: &StoredShare) -> Vec<u8> {
-    wire::encode(stored)
 }

@@ -113,6 +113,16 @@ pub const CONTACTS_MAX: usize = 64;
 pub const ENTRY_MAX: usize = GENESIS_MAX + 20 * 1024;
 /// Entries behind the newest snapshot: twice as many as those after which the next one of the largest state is due.
 pub const LOG_ENTRIES_MAX: u64 = 200_000;
+/// Entries behind the newest header before a leader proposes nothing but the next one: 800 a second in an epoch of 10 s.
+pub const UNCLOSED_MAX: u64 = 8_192;
+/// Of those a voter or a follower takes no more than these: as many, and what may be under way to a voter that catches up
+/// before it applies the headers in it. At most 1.5 GiB, and never that without a leader that lies.
+pub const UNCLOSED_TAKEN_MAX: u64 = UNCLOSED_MAX + 16_384;
+/// Places in a log that is full so for revocations, removals and the committee.
+pub const UNCLOSED_RESERVE: u64 = 1_024;
+/// Entries that a voter takes behind that bound, since they may let the log be closed: so many at once, and one more with each
+/// tick. Of those that come from a leader that lies some are kept for nothing: a few hundred bytes each.
+pub const UNCLOSED_BEATS: u32 = 64;
 /// A snapshot is taken after so many entries at least: two days of 10 s without any other record.
 pub const SNAPSHOT_ENTRIES: u64 = 16_384;
 /// Entries that are kept before the newest snapshot: whoever was away for half a day gets entries, not the state.
@@ -166,6 +176,11 @@ pub const CONTEXT_MAX: usize = 16;
 pub const NUMBER_MAX: u64 = u64::MAX / 2;
 /// Terms that a voter may have missed: one a second for twelve days. Beyond it somebody would use them up.
 pub const TERM_JUMP_MAX: u64 = 1 << 20;
+/// Terms that a voter goes ahead as often as it is told to; further than that once in the time of an election. Whoever brings
+/// one far ahead goes no faster than the others follow.
+pub const TERM_STEP_MAX: u64 = 1_024;
+/// Writes that a voter has under way before it takes no ballot: each is kept until it is on disk, and asked for again.
+pub const WRITES_UNDER_WAY_MAX: usize = 4_096;
 /// Messages with entries that a leader has under way to one seat: what a line of the network holds.
 pub const RAFT_INFLIGHT_MAX: usize = 64;
 /// A part of a signature that has not led to one is sent again after this time.
@@ -177,6 +192,12 @@ pub const UNLOCK_RETRY_MS: u64 = 500;
 pub const GATHERED_MAX: usize = 8;
 /// A founding that has not ended by then is begun anew: two slow chips answer two challenges each.
 pub const FOUNDING_MS: u64 = 20_000;
+/// Messages that wait for a write of one lane, for one peer; a page counts for [`PAGE_WEIGHT`] of them.
+pub const WAITING_PER_PEER_MAX: usize = 64;
+/// The same for all peers together: at most 64 MiB of pages.
+pub const WAITING_MAX: usize = 4_096;
+/// So many times as large as what else is sent is a page.
+pub const PAGE_WEIGHT: usize = 16;
 /// Proposals of a leader that wait for their record.
 pub const PROPOSALS_MAX: usize = 4096;
 /// Largest message that is gossiped: a header has some 400 bytes.
@@ -247,7 +268,13 @@ pub const REWRAP_EPOCHS: u64 = 8_640;
 pub const TESTNET_REWRAP_EPOCHS: u64 = 20;
 /// Shards that are wrapped anew in one go: two milliseconds of work.
 pub const REWRAP_SLICE: usize = 64;
+/// Rows after which what is erased of a group goes on in another write: a store rewrites what lies around them, and syncs
+/// between two writes at most.
+pub const ERASED_AT_ONCE: usize = 32;
 /// A learner votes once it lacks no more entries than these.
 pub const SEAT_NEAR: u64 = 64;
 /// A dealing of the mesh key that has not ended by then is begun anew.
 pub const DEALING_MS: u64 = 30_000;
+/// Through whom it did not end is left out of dealings so long the first time, and twice as long each time after: room for
+/// a restart, and for four dealings.
+pub const MUTE_MS: u64 = 4 * DEALING_MS;

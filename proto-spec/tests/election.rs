@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use spec::cms::election::{Ballot, BallotKind, Election, Hard, LogEntry, NotStepped, SeatChange};
 use spec::cms::log::Stretch;
+use spec::limits::{ELECTION_TICKS, NUMBER_MAX, TERM_JUMP_MAX};
 
 /// Voters 1, 2 and 3, their disks and what is under way between them.
 struct Net {
@@ -178,9 +179,42 @@ fn a_voter_that_lacks_what_was_cut_off_is_offered_the_state_until_it_has_it_and_
 #[test]
 fn one_seat_cannot_use_up_the_terms() {
     let mut one = voter(1);
-    let jump = ballot(BallotKind::Vote, 2, 1, spec::limits::TERM_JUMP_MAX + 2);
-    assert_eq!(one.step(2, &jump), Err(NotStepped::Nonsense));
-    assert_eq!(one.step(2, &ballot(BallotKind::Vote, 2, 1, 3)), Ok(()));
+    let before = one.term();
+    for kind in [BallotKind::Vote, BallotKind::Heartbeat, BallotKind::AppendReply] {
+        let from = one.term();
+        for _ in 0..10_000 {
+            assert_eq!(one.step(2, &ballot(kind, 2, 1, NUMBER_MAX)), Ok(()));
+        }
+        assert_eq!(one.term(), from + TERM_JUMP_MAX, "{kind:?}: one jump, however many messages");
+        (0..ELECTION_TICKS).for_each(|_| one.tick());
+    }
+    let there = one.term();
+    assert_eq!(there, before + 3 * TERM_JUMP_MAX);
+    assert_eq!(one.step(2, &ballot(BallotKind::PreVote, 2, 1, NUMBER_MAX)), Ok(()));
+    assert_eq!(one.term(), there, "nobody goes anywhere for a question");
+}
+
+#[test]
+fn voters_that_one_seat_brought_to_terms_far_ahead_and_the_others_find_each_other_again() {
+    let mut net = Net::new();
+    net.ticks(60);
+    assert!(net.leader().is_some());
+    // The third seat lies: it brings the first far away, and then says nothing more.
+    net.cut.insert(3);
+    let behind = net.voters[1].term();
+    for jump in 1..=5 {
+        let heartbeat = ballot(BallotKind::Heartbeat, 3, 1, behind + jump * TERM_JUMP_MAX);
+        assert_eq!(net.voters[0].step(3, &heartbeat), Ok(()));
+        (0..ELECTION_TICKS).for_each(|_| net.voters[0].tick());
+    }
+    assert!(net.voters[0].term() > net.voters[1].term() + 4 * TERM_JUMP_MAX);
+    net.ticks(400);
+    let leader = net.leader().expect("two of three elect");
+    net.voters[leader].propose(b"on".to_vec(), None).expect("a proposal");
+    net.settle();
+    for voter in 0..2 {
+        assert!(net.committed[voter].iter().any(|entry| entry.command == b"on"), "voter {voter}");
+    }
 }
 
 #[test]

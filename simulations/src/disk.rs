@@ -50,7 +50,7 @@ impl Disk {
             forming: table(Table::Forming).next(),
             keys: with_keys(Table::Keys),
             tickets: with_keys(Table::Tickets),
-            epoch: table(Table::Epoch).next(),
+            epoch: with_keys(Table::Epoch),
             shares: table(Table::Shares).collect(),
         }
     }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use spec::cms::command::Command;
 use spec::cms::election::LogEntry;
-use spec::credential::dealing::KeyDeal;
+use spec::credential::dealing::{KeyDeal, index_in};
+use spec::founding::Attempt;
 use spec::limits::ENTRY_MAX;
 use spec::suite::{Fake, Generator, Seed, Suite as _};
-use spec::types::{BlsPublic, Digest, Ed25519Signature, MeshId, SecretBytes};
+use spec::types::{BlsPublic, Digest, Ed25519Signature, HostId, MeshId, RequestId, SecretBytes, TransportKey};
 use spec::wire::{self, Message};
 
 /// What it does.
@@ -40,6 +41,8 @@ pub enum Lie {
     NoVote,
     /// Is honest, and never takes a seat that it is given.
     NoSeat,
+    /// In the founding: one deal to one of the others, and another to the other, and both hold for whom they are.
+    Apart,
 }
 
 /// The liar.
@@ -50,6 +53,8 @@ pub struct Liar {
     founds: bool,
     /// What it says instead, in each dealing the same to all.
     instead: BTreeMap<Vec<u8>, KeyDeal>,
+    /// Whom it dealt to first, in each attempt of the founding.
+    first: BTreeMap<RequestId, TransportKey>,
     generator: Generator,
 }
 
@@ -57,7 +62,7 @@ impl Liar {
     /// A machine that lies so once the mesh is founded.
     pub fn new(machine: usize, lie: Lie) -> Self {
         let generator = Generator::new(&Seed([0x11; 32].into()));
-        Self { machine, lie, founds: false, instead: BTreeMap::new(), generator }
+        Self { machine, lie, founds: false, instead: BTreeMap::new(), first: BTreeMap::new(), generator }
     }
 
     /// A machine that lies so in the founding too.
@@ -66,10 +71,22 @@ impl Liar {
     }
 
     /// What it sends in place of an honest message to another host, under its own transport key.
-    pub fn says(&mut self, mesh: &MeshId, transport: &SecretBytes, message: &Message) -> Vec<Message> {
+    pub fn says(
+        &mut self,
+        mesh: &MeshId,
+        transport: &SecretBytes,
+        (to, hosts): (TransportKey, &BTreeMap<TransportKey, HostId>),
+        message: &Message,
+    ) -> Vec<Message> {
+        if let Message::FoundingDeal { attempt, deal, .. } = message
+            && self.lie == Lie::Apart
+        {
+            let lie = self.apart(*attempt, deal, to, hosts);
+            return vec![signed_founding(mesh, transport, *attempt, lie)];
+        }
         let (dealing, deal) = match message {
             Message::KeyDealt { ceremony, deal, .. } => (ceremony.0.to_vec(), deal),
-            Message::FoundingDeal { attempt, deal } if self.founds => (attempt.0.to_vec(), deal),
+            Message::FoundingDeal { attempt, deal, .. } if self.founds => (attempt.0.to_vec(), deal),
             Message::FoundingVote { .. } if self.founds && self.lie == Lie::NoVote => return Vec::new(),
             Message::Ballot(_) if self.lie == Lie::NoSeat => return Vec::new(),
             Message::KeyHeld { .. } if self.lie == Lie::Mute => return Vec::new(),
@@ -92,9 +109,14 @@ impl Liar {
         let mut lie = deal.clone();
         match self.lie {
             Lie::Silent => return Vec::new(),
-            Lie::NoVote | Lie::Mute | Lie::HoldsOne | Lie::WrongRow | Lie::NoHeads | Lie::NoReceipts | Lie::NoSeat => {
-                return vec![message.clone()];
-            }
+            Lie::NoVote
+            | Lie::Mute
+            | Lie::HoldsOne
+            | Lie::WrongRow
+            | Lie::NoHeads
+            | Lie::NoReceipts
+            | Lie::NoSeat
+            | Lie::Apart => return vec![message.clone()],
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
             Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
                 let known = self.instead.get(&dealing).cloned();
@@ -105,10 +127,32 @@ impl Liar {
         }
         let said = match message {
             Message::KeyDealt { ceremony, .. } => signed(mesh, transport, *ceremony, lie),
-            Message::FoundingDeal { attempt, .. } => Message::FoundingDeal { attempt: *attempt, deal: lie },
+            Message::FoundingDeal { attempt, .. } => signed_founding(mesh, transport, *attempt, lie),
             other => other.clone(),
         };
         if self.lie == Lie::TwoDeals { vec![message.clone(), said] } else { vec![said] }
+    }
+
+    /// What one of the other two gets: the first what was dealt, the second a deal that holds for that one alone.
+    fn apart(
+        &mut self,
+        attempt: RequestId,
+        deal: &KeyDeal,
+        to: TransportKey,
+        hosts: &BTreeMap<TransportKey, HostId>,
+    ) -> KeyDeal {
+        let mut lie = deal.clone();
+        let first = *self.first.entry(attempt).or_insert(to);
+        if first != to {
+            let named = [first, to].map(|key| hosts.get(&key).copied());
+            let mut founders: Vec<HostId> = named.into_iter().flatten().chain([deal.dealer]).collect();
+            founders.sort_unstable();
+            let index = hosts.get(&to).and_then(|host| index_in(&founders, host));
+            if let Some((commitments, proof)) = index.and_then(|index| Fake::deal_apart(&deal.commitments, index)) {
+                (lie.commitments, lie.proof) = (commitments, proof);
+            }
+        }
+        lie
     }
 
     /// A deal whose form is right, but for one thing.
@@ -127,6 +171,12 @@ impl Liar {
         }
         lie
     }
+}
+
+fn signed_founding(mesh: &MeshId, transport: &SecretBytes, attempt: RequestId, deal: KeyDeal) -> Message {
+    let bytes = Attempt::deal_bytes(mesh, &attempt, &deal.digest(mesh));
+    let signature = Fake.ed25519_sign(transport, &bytes).unwrap_or(Ed25519Signature::ZERO);
+    Message::FoundingDeal { attempt, deal, signature }
 }
 
 fn signed(mesh: &MeshId, transport: &SecretBytes, ceremony: Digest, deal: KeyDeal) -> Message {

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod gossip;
 mod latecomers;
 pub mod liar;
+mod looking;
 pub mod machine;
 pub mod overhearing;
 pub mod random;

@@ -240,9 +240,14 @@ impl Run {
 
     /// The head that removes what a head names.
     pub fn removal(&mut self, newest: &SignedHead) -> Option<LocalCommand> {
+        self.change(newest, Change::Remove)
+    }
+
+    /// The head that changes what a head names, signed by its owner.
+    pub fn change(&mut self, newest: &SignedHead, change: Change) -> Option<LocalCommand> {
         let mesh = self.pins.as_ref()?.mesh;
         let request = RequestId(self.world.random.bytes());
-        let bytes = next_head(&Fake, &mesh, newest, request, Change::Remove).ok()?;
+        let bytes = next_head(&Fake, &mesh, newest, request, change).ok()?;
         let signature = Fake::sshsig_sign(&OWNER, NAMESPACE, &bytes);
         Some(LocalCommand::Change(SignedHead { bytes, signature }))
     }

@@ -495,7 +495,11 @@ impl World {
         let Some(sender) = self.machines.get(machine) else { return };
         match (&mut self.liar, &sender.running) {
             (Some(liar), Some(running)) if liar.machine == machine && sender.transport != to => {
-                for said in liar.says(&running.host.mesh(), &sender.transport_seed(), message) {
+                let running_hosts =
+                    self.machines.iter().filter_map(|one| one.running.as_ref().map(|r| (one.transport, r)));
+                let hosts = running_hosts.map(|(key, running)| (key, *running.host.host())).collect();
+                let says = liar.says(&running.host.mesh(), &sender.transport_seed(), (to, &hosts), message);
+                for said in says {
                     self.transmit(machine, to, address, &said, delay);
                 }
             }

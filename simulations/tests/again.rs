@@ -2,7 +2,6 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
 
-use spec::cms::records::Records;
 use spec::credential::head::{HeadVerified, SignedHead};
 use spec::error::{Check, Failure};
 use spec::host::{LocalCommand, LocalReply};
@@ -16,15 +15,7 @@ const WAIT_MS: u64 = 20_000;
 const HOSTS: usize = 5;
 
 fn mesh() -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, HOSTS, 7);
-    assert!(run.enrol_all(&scenario));
-    run.settle(WAIT_MS);
-    run
-}
-
-fn records(run: &Run) -> &Records {
-    run.world.machines[0].running.as_ref().expect("it runs").host.records()
+    Run::calm(HOSTS, 7, WAIT_MS)
 }
 
 fn stored(run: &mut Run, through: usize, command: LocalCommand) -> u64 {
@@ -37,7 +28,7 @@ fn stored(run: &mut Run, through: usize, command: LocalCommand) -> u64 {
 /// Version and head number of what is recorded.
 fn newest(run: &mut Run, id: &CredentialId) -> (u64, u64) {
     run.settle(5_000);
-    let credential = records(run).credential(id).expect("it is there");
+    let credential = run.records(0).credential(id).expect("it is there");
     (credential.head.head().version, credential.head.head().number)
 }
 
@@ -93,7 +84,7 @@ fn a_removal_that_is_asked_for_through_two_hosts_is_one_head() {
         assert!(matches!(reply, Some(Ok(LocalReply::Changed { .. }))), "{through}: {reply:?}");
     }
     run.settle(5_000);
-    let head = records(&run).credential(&id).expect("its head is kept").head.head().clone();
+    let head = run.records(0).credential(&id).expect("its head is kept").head.head().clone();
     assert!(head.removed);
     assert_eq!(head.number, 2);
 }
@@ -117,13 +108,13 @@ fn an_admission_that_is_brought_twice_is_one_member() {
         other => panic!("no status: {other:?}"),
     };
     let leader = (0..4).find(|machine| leads(&mut run, *machine)).expect("somebody leads");
-    let members = records(&run).members().count();
+    let members = run.records(0).members().count();
     assert_eq!(members, 5);
-    let applied = records(&run).applied();
+    let applied = run.records(0).applied();
     let joiner = run.world.machines[4].transport;
     run.world.inject(leader, joiner, admission);
     let told = run.overhear(|to, message| (to == 4 && matches!(message, Message::EnrolAdmitted)).then_some(()));
     assert!(told.is_some(), "it hears the same again");
-    assert_eq!(records(&run).members().count(), members);
-    assert!(records(&run).applied() <= applied + 3, "headers of the meantime alone");
+    assert_eq!(run.records(0).members().count(), members);
+    assert!(run.records(0).applied() <= applied + 3, "headers of the meantime alone");
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use spec::cms::election::{Ballot, BallotKind};
 use spec::error::Failure;
 use spec::genesis::SignedGenesis;
-use spec::host::{LocalCommand, LocalReply, StatusReply};
+use spec::host::LocalReply;
 use spec::types::{BlsSignature, RequestId, ShareIndex};
 use spec::wire::Message;
 use vouchsafe_sim::liar::{Liar, Lie};
@@ -31,15 +31,8 @@ fn join(run: &mut Run, genesis: &SignedGenesis, machine: usize) -> Result<LocalR
     run.ask(machine, command, WAIT_MS).expect("an answer")
 }
 
-fn status(run: &mut Run, machine: usize) -> StatusReply {
-    match run.ask(machine, LocalCommand::Status, WAIT_MS) {
-        Some(Ok(LocalReply::Status(status))) => *status,
-        other => panic!("no status: {other:?}"),
-    }
-}
-
 fn is_member(run: &mut Run, machine: usize) -> bool {
-    let status = status(run, machine);
+    let status = run.status(machine);
     status.member.is_some() && status.forming.is_none() && !status.joining
 }
 
@@ -84,13 +77,13 @@ fn three_hosts_of_which_two_are_of_one_domain_wait_for_another() {
         assert!(join(&mut run, &genesis, machine).is_ok());
     }
     run.settle(WAIT_MS);
-    assert!([0, 5, 1].into_iter().all(|machine| status(&mut run, machine).forming.is_some()));
+    assert!([0, 5, 1].into_iter().all(|machine| run.status(machine).forming.is_some()));
     assert!(join(&mut run, &genesis, 2).is_ok());
     run.settle(WAIT_MS);
     for machine in [0, 1, 2, 5] {
         assert!(is_member(&mut run, machine), "host {machine}");
     }
-    let founders = status(&mut run, 0).committee;
+    let founders = run.status(0).committee;
     assert!(!founders.is_empty());
 }
 
@@ -140,7 +133,7 @@ fn among_crashes_and_loss_there_is_one_founding_and_all_are_in_it() {
         run.settle(3 * WAIT_MS);
         // A joiner whose join was cut off by a crash before anything was on disk joins again.
         for machine in 1..5 {
-            let status = status(&mut run, machine);
+            let status = run.status(machine);
             if status.member.is_none() && !status.joining {
                 assert!(join_again(&mut run, &genesis, machine), "host {machine}, seed {seed}");
             }
@@ -149,7 +142,7 @@ fn among_crashes_and_loss_there_is_one_founding_and_all_are_in_it() {
         let members: Vec<bool> = (0..5).map(|machine| is_member(&mut run, machine)).collect();
         assert_eq!(members, [true; 5], "seed {seed}");
         let keys: BTreeSet<_> =
-            (0..5).map(|machine| status(&mut run, machine).pins).map(|pins| format!("{pins:?}")).collect();
+            (0..5).map(|machine| run.status(machine).pins).map(|pins| format!("{pins:?}")).collect();
         assert_eq!(keys.len(), 1, "seed {seed}: two foundings: {keys:?}");
         for machine in 0..5 {
             run.world.crash(machine);
@@ -176,7 +169,7 @@ fn a_member_that_sends_false_parts_keeps_no_joiner_out() {
     run.world.start(joiner);
     let command = run.joining(joiner, &genesis, |_| {}).expect("an identity");
     let asked = run.world.command(joiner, command).expect("it runs");
-    let key_epoch = status(&mut run, 0).key.expect("a key").key_epoch;
+    let key_epoch = run.status(0).key.expect("a key").key_epoch;
     let mut admitted = false;
     for _ in 0..2_000 {
         for index in 1..=5 {
@@ -201,7 +194,7 @@ fn an_admission_that_a_stranger_brings_is_refused() {
         assert!(join(&mut run, &genesis, machine).is_ok());
     }
     run.settle(WAIT_MS);
-    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let records = run.records(0);
     let mut record = records.members().next().expect("a member").record().clone();
     let before = records.members().count();
     let key = run.world.machines[6].transport;
@@ -214,13 +207,13 @@ fn an_admission_that_a_stranger_brings_is_refused() {
         run.world.inject(machine, key, lie);
     }
     run.settle(WAIT_MS);
-    let after = run.world.machines[0].running.as_ref().expect("it runs").host.records().members().count();
+    let after = run.records(0).members().count();
     assert_eq!(before, after);
 }
 
 #[test]
 fn a_founder_whose_deal_is_a_lie_is_thrown_out_and_three_others_found() {
-    let lies = [Lie::WrongShare, Lie::WrongDegree, Lie::TwoDeals, Lie::BadSeal, Lie::Silent, Lie::NoVote];
+    let lies = [Lie::WrongShare, Lie::WrongDegree, Lie::TwoDeals, Lie::Apart, Lie::BadSeal, Lie::Silent, Lie::NoVote];
     for (lie, liar) in lies.into_iter().flat_map(|lie| [(lie, 1), (lie, 2)]) {
         let (mut run, genesis) = machines(4, 5);
         run.world.liar = Some(Liar::founder(liar, lie));

@@ -23,8 +23,7 @@ use vouchsafe_sim::scenario::Scenario;
 const WAIT_MS: u64 = 100_000;
 
 fn mesh() -> Run {
-    let mut run = Run::new(&Scenario::named("calm").expect("a scenario"), 5, 11);
-    assert!(run.enrol_all(&Scenario::named("calm").expect("a scenario")));
+    let mut run = Run::calm(5, 11, 0);
     run.world.thrown_out = Some(Vec::new());
     run
 }
@@ -160,7 +159,7 @@ fn news_that_does_not_hold_is_blamed_on_who_passed_it_on_and_old_news_on_nobody(
     let mut run = mesh();
     run.world.judged = Some(Vec::new());
     let from = run.world.machines[1].transport;
-    let mesh = run.world.machines[3].running.as_ref().expect("it runs").host.mesh();
+    let mesh = run.host(3).mesh();
     let hear = |run: &mut Run, message: &Message| {
         run.world.hear(3, &from, wire::encode_message(&mesh, message));
         run.world.judged.replace(Vec::new())
@@ -203,7 +202,7 @@ fn p8_numbers_at_their_ends_panic_nobody() {
     run.world.inject(0, member, Message::ShareStored { request, receipt });
     run.world.inject(0, member, Message::PayloadRequest { request, id: CredentialId::ZERO, head: Digest([0xff; 32]) });
     run.settle(10_000);
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
@@ -244,7 +243,7 @@ fn evidence_of_another_host_or_of_an_old_epoch_opens_no_share() {
         run.world.inject(machine, old_reader, steal(evidence.clone()));
     }
     run.settle(5_000);
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
@@ -295,7 +294,7 @@ fn hosts_whose_disks_are_nearly_full_take_no_new_share_and_give_those_that_they_
     let refused = puts_with(&mut run, DISK_FREE_MIN - 1).failure.expect("a failure");
     assert!(matches!(&refused, Failure::Refused(refused) if refused.check == Check::Capacity), "{refused:?}");
     assert!(puts_with(&mut run, DISK_FREE_MIN).acknowledged, "once there is room");
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
@@ -391,7 +390,7 @@ fn a_voter_that_holds_a_share_does_not_make_a_put_recorded_by_its_word() {
     for _ in 0..5_000 {
         run.world.inject(gateway, key, Message::Recorded { request, head, record: 1 });
         run.settle(1);
-        let recorded = run.world.machines[leads].running.as_ref().expect("it runs").host.records();
+        let recorded = run.records(leads);
         let is_recorded = recorded.credential(&run.deposits[0].id).is_some();
         assert!(is_recorded || !run.deposits[0].acknowledged, "nobody has recorded it");
         if run.deposits[0].acknowledged {
@@ -408,7 +407,7 @@ fn a_put_is_acknowledged_on_the_word_of_a_majority_of_the_seats_not_on_records_t
     let (leads, gateway) = (leader(&mut run), run.reader());
     // Early in an epoch: the next header would deny what is made up.
     let round = |run: &Run| {
-        let records = run.world.machines[gateway].running.as_ref().expect("it runs").host.records();
+        let records = run.records(gateway);
         records.header().expect("a header").round
     };
     let before = round(&run);
@@ -424,7 +423,7 @@ fn a_put_is_acknowledged_on_the_word_of_a_majority_of_the_seats_not_on_records_t
     // The leader is heard by nobody: what it is asked to record it cannot, and it lies instead.
     run.world.cut_off.insert(leads);
     run.settle(50);
-    let records = run.world.machines[gateway].running.as_ref().expect("it runs").host.records();
+    let records = run.records(gateway);
     let (index, term) = (records.applied() + 1, records.term());
     let command = wire::encode(&Command::Head {
         head: head.clone(),
@@ -442,7 +441,7 @@ fn a_put_is_acknowledged_on_the_word_of_a_majority_of_the_seats_not_on_records_t
     let there_is_more = Message::Announce { term, leader: None, beacon: epoch, header, records: index, presence };
     run.world.inject(gateway, liar, there_is_more);
     run.world.inject(gateway, liar, Message::RecordsPage { entries: vec![lie], newest: index });
-    let own = run.world.machines[gateway].running.as_ref().expect("it runs").host.records();
+    let own = run.records(gateway);
     assert_eq!(own.credential(&run.deposits[0].id).map(|one| one.record), Some(index), "it took the lie");
     let request = own.credential(&run.deposits[0].id).expect("a credential").head.head().request;
     let says = Message::Recorded { request, head: digest(&head), record: index };
@@ -498,7 +497,7 @@ fn a_stranger_has_a_leader_check_a_few_forged_admissions_a_second() {
     let mut run = mesh();
     let (leads, stranger) = (leader(&mut run), newcomer(&mut run));
     let key = run.world.machines[stranger].transport;
-    let known = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let known = run.records(0);
     let mut record = known.members().next().expect("a member").record().clone();
     record.host = spec::types::HostId([9; 32]);
     record.eks.iter_mut().for_each(|ek| ek[0] ^= 1);

@@ -6,7 +6,6 @@
 use spec::host::{LocalCommand, LocalReply};
 use spec::limits::UNFIT_EPOCHS;
 use vouchsafe_sim::run::Run;
-use vouchsafe_sim::scenario::Scenario;
 
 const EPOCH_MS: u64 = 2_000;
 const HOSTS: usize = 7;
@@ -14,11 +13,7 @@ const HOSTS: usize = 7;
 const PATIENCE_MS: u64 = (UNFIT_EPOCHS + 4) * EPOCH_MS;
 
 fn mesh(seed: u64) -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, HOSTS, seed);
-    assert!(run.enrol_all(&scenario));
-    run.settle(20_000);
-    run
+    Run::calm(HOSTS, seed, 20_000)
 }
 
 fn leaders(run: &mut Run) -> Vec<usize> {
@@ -32,7 +27,7 @@ fn leaders(run: &mut Run) -> Vec<usize> {
 /// The newest round of which a header is known there, against the present one.
 fn rounds_behind(run: &mut Run, machine: usize) -> u64 {
     let present = run.world.now_ms / EPOCH_MS + 1;
-    let records = run.world.machines[machine].running.as_ref().expect("it runs").host.records();
+    let records = run.records(machine);
     present - records.header().expect("a header").round.0
 }
 
@@ -53,7 +48,7 @@ fn goes_on_without_its_leader(seed: u64, what: impl FnOnce(&mut Run, usize)) {
     let other = (leader + 1) % HOSTS;
     assert!(rounds_behind(&mut run, other) <= 1, "seed {seed}");
     puts_work(&mut run, other);
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
@@ -89,13 +84,9 @@ fn whoever_has_no_seat_follows_the_next_leader_as_soon_as_there_is_one() {
         let mut run = mesh(4);
         run.settle(phase * 100);
         let leader = leaders(&mut run)[0];
-        let records = |run: &Run, machine: usize| {
-            run.world.machines[machine].running.as_ref().expect("it runs").host.records().clone()
-        };
+        let records = |run: &Run, machine: usize| run.records(machine).clone();
         let committee = records(&run, leader).committee().expect("a committee").clone();
-        let seated = |run: &Run, machine: usize| {
-            committee.seat_of(run.world.machines[machine].running.as_ref().expect("it runs").host.host()).is_some()
-        };
+        let seated = |run: &Run, machine: usize| committee.seat_of(run.host(machine).host()).is_some();
         let before = records(&run, leader).header().expect("a header").round;
         // Nothing says that it is gone: what is sent to it is lost.
         run.world.cut_off.insert(leader);
@@ -136,6 +127,6 @@ fn all_clocks_are_put_right_together_and_are_believed_after_a_while() {
     }
     run.settle(spec::limits::CLOCK_DOUBT_MS + PATIENCE_MS);
     let present = (run.world.now_ms + 3_600_000) / EPOCH_MS + 1;
-    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let records = run.records(0);
     assert!(present - records.header().expect("a header").round.0 <= 1);
 }

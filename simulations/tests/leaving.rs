@@ -10,27 +10,15 @@ use spec::limits::HAND_ON_MS;
 use spec::types::{Ed25519Signature, RequestId, Round};
 use spec::wire::Message;
 use vouchsafe_sim::run::Run;
-use vouchsafe_sim::scenario::Scenario;
 
 const WAIT_MS: u64 = 100_000;
 
 fn mesh(hosts: usize) -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, hosts, 7);
-    assert!(run.enrol_all(&scenario));
-    run.settle(30_000);
-    run
-}
-
-fn status(run: &mut Run, machine: usize) -> StatusReply {
-    match run.ask(machine, LocalCommand::Status, WAIT_MS) {
-        Some(Ok(LocalReply::Status(status))) => *status,
-        other => panic!("no status: {other:?}"),
-    }
+    Run::calm(hosts, 7, 30_000)
 }
 
 fn leader(run: &mut Run) -> Option<usize> {
-    (0..7).find(|machine| run.world.machines[*machine].running.is_some() && status(run, *machine).coordinates)
+    (0..7).find(|machine| run.world.machines[*machine].running.is_some() && run.status(*machine).coordinates)
 }
 
 fn leave(run: &mut Run, machine: usize) -> Result<LocalReply, Failure> {
@@ -43,23 +31,23 @@ fn seated_hosts_leave_one_after_the_other_the_leader_too_and_the_key_stays() {
     let key = run.pins.as_ref().and_then(|pins| pins.key);
     for _ in 0..4 {
         let leader = leader(&mut run).expect("somebody leads");
-        let epoch = status(&mut run, leader).key.expect("a key").key_epoch;
+        let epoch = run.status(leader).key.expect("a key").key_epoch;
         assert!(matches!(leave(&mut run, leader), Ok(LocalReply::Leaving)));
         run.settle(60_000);
-        let gone = status(&mut run, leader);
+        let gone = run.status(leader);
         assert!(gone.left && !gone.leaving, "host {leader} left");
         run.world.crash(leader);
         let next = self::leader(&mut run).expect("another leads");
-        let next = status(&mut run, next);
+        let next = run.status(next);
         assert!(gone.records + 10 < next.records, "who left learns nothing that came after");
         assert!(next.key.expect("a key").key_epoch > epoch, "old shares sign no more");
         assert_eq!(next.pins.and_then(|pins| pins.key), key);
     }
     // Three are left of seven: a mesh that small cannot spare another.
     let last = (0..7).find(|machine| run.world.machines[*machine].running.is_some()).expect("somebody is left");
-    assert_eq!(status(&mut run, last).committee.len(), 3);
+    assert_eq!(run.status(last).committee.len(), 3);
     assert!(matches!(leave(&mut run, last), Err(Failure::Refused(refused)) if refused.check == Check::Floor));
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
@@ -67,7 +55,7 @@ fn a_seated_host_that_was_replaced_while_it_was_away_comes_back_as_a_follower() 
     let mut run = mesh(6);
     let leads = leader(&mut run).expect("somebody leads");
     let seated = |status: &StatusReply| status.member.as_ref().is_some_and(|own| status.committee.contains(&own.name));
-    let away = (0..6).find(|machine| *machine != leads && seated(&status(&mut run, *machine))).expect("a voter");
+    let away = (0..6).find(|machine| *machine != leads && seated(&run.status(*machine))).expect("a voter");
     run.world.crash(away);
     // More records than one page holds before its seat goes: the first page that it pulls says that it sits there still.
     for number in 0..300 {
@@ -75,13 +63,13 @@ fn a_seated_host_that_was_replaced_while_it_was_away_comes_back_as_a_follower() 
         run.settle(300);
     }
     run.settle(1_500_000);
-    let before = status(&mut run, leads);
+    let before = run.status(leads);
     run.world.start(away);
     run.settle(60_000);
-    let back = status(&mut run, away);
+    let back = run.status(away);
     assert!(!seated(&back), "another has its seat");
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
-    assert!(back.records > before.records && back.unlocked && back.header == status(&mut run, leads).header);
+    run.is_sound();
+    assert!(back.records > before.records && back.unlocked && back.header == run.status(leads).header);
 }
 
 #[test]
@@ -117,10 +105,10 @@ fn a_host_whose_share_is_needed_does_not_leave_until_the_credential_is_gone() {
         run.settle(10_000);
     }
     assert!(run.deposits.iter().all(|deposit| deposit.acknowledged));
-    let records = |machine: usize| run.world.machines[machine].running.as_ref().expect("it runs").host.records();
+    let records = |machine: usize| run.records(machine);
     let falls = |group: &&spec::cms::groups::Group| group.holders.len() - 1 < usize::from(group.terms.k) + 1;
     let needed = records(0).groups().find(falls).expect("a group that can spare nobody").holders[0];
-    let host = |machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+    let host = |machine: usize| *run.host(machine).host();
     let holder = (0..5).find(|machine| host(*machine) == needed).expect("a holder");
     let refused = leave(&mut run, holder);
     assert!(matches!(&refused, Err(Failure::Refused(refused)) if refused.check == Check::Floor), "{refused:?}");
@@ -135,6 +123,6 @@ fn nobody_sends_another_away() {
         run.world.inject(machine, thief, Message::LeaveRequest { request: RequestId([9; 16]), word });
     }
     run.settle(30_000);
-    assert!((0..5).all(|machine| !status(&mut run, machine).leaving));
-    assert_eq!(run.world.machines[0].running.as_ref().expect("it runs").host.records().members().count(), 7);
+    assert!((0..5).all(|machine| !run.status(machine).leaving));
+    assert_eq!(run.records(0).members().count(), 7);
 }

@@ -5,7 +5,6 @@
 use spec::attest::tpm::EkPublic;
 use spec::cms::command::Command;
 use spec::cms::election::LogEntry;
-use spec::cms::records::Records;
 use spec::credential::placement::spread_holds;
 use spec::credential::receipt::{Flushed, PutReceipt, Value};
 use spec::credential::split::PutOrder;
@@ -18,24 +17,15 @@ use spec::wire::{self, DealBundle, Message, Placing};
 use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::random::Random;
 use vouchsafe_sim::run::{DOMAINS, Run, operator};
-use vouchsafe_sim::scenario::Scenario;
 
 const WAIT_MS: u64 = 100_000;
 
 fn mesh(hosts: usize) -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, hosts, 7);
-    assert!(run.enrol_all(&scenario));
-    run.settle(20_000);
-    run
-}
-
-fn records(run: &Run) -> &Records {
-    run.world.machines[0].running.as_ref().expect("it runs").host.records()
+    Run::calm(hosts, 7, 20_000)
 }
 
 fn host(run: &Run, machine: usize) -> HostId {
-    *run.world.machines[machine].running.as_ref().expect("it runs").host.host()
+    *run.host(machine).host()
 }
 
 fn machine(run: &Run, of: &HostId) -> usize {
@@ -90,19 +80,19 @@ fn a_group_one_of_whose_hosts_came_back_in_the_domain_of_another_takes_no_more_v
     let mut run = mesh(7);
     let before = bundle(&mut run, 1);
     assert_eq!(bundle(&mut run, 2).group, before.group, "it takes as many as come");
-    let group = records(&run).group(&before.group).expect("a group").clone();
+    let group = run.records(0).group(&before.group).expect("a group").clone();
     let mut machines: Vec<usize> = group.holders.iter().map(|holder| machine(&run, holder)).collect();
     machines.sort_unstable();
     let (stays, leaves) = (machines[1], machines[2]);
     assert!(matches!(run.ask(leaves, LocalCommand::Leave, WAIT_MS), Some(Ok(LocalReply::Leaving))));
     run.settle(60_000);
     comes_back_in(&mut run, leaves, stays % DOMAINS.len());
-    let known = records(&run);
+    let known = run.records(0);
     assert!(known.group(&group.id).is_some_and(|known| known.holders == group.holders), "the group is known still");
     assert!(group.holders.iter().all(|holder| known.member(holder).is_some()), "and all of its hosts are here");
     let after = bundle(&mut run, 3);
     assert_ne!(after.group, group.id);
-    let known = records(&run);
+    let known = run.records(0);
     let domain = |holder: &HostId| known.member(holder).expect("a member").record().domain.clone();
     let domains: Vec<String> = holders(&after).iter().map(domain).collect();
     assert!(spread_holds(group.terms, domains.iter().map(String::as_str)), "{domains:?}");
@@ -118,7 +108,7 @@ fn a_group_one_of_whose_hosts_came_back_in_the_domain_of_another_takes_no_more_v
     let flushed: Vec<Flushed> = receipts.iter().map(Flushed::from).collect();
     let put_in = |run: &Run, group| {
         let value = Value { group, generation, commitments, flushed: flushed.clone() };
-        let mut known = records(run).clone();
+        let mut known = run.records(0).clone();
         let (index, term) = (known.applied() + 1, known.term());
         let command = wire::encode(&Command::Head { head: head.clone(), value });
         known.apply(&Fake, &LogEntry { index, term, change: None, command }).map(drop)
@@ -162,7 +152,7 @@ fn a_holder_that_gives_no_receipts_holds_up_one_put_and_not_the_next_ones() {
     }
     assert!(run.deposits.iter().all(|deposit| deposit.acknowledged));
     // Somebody whom puts need: all three of a 2-of-3 group must say that they keep their share.
-    let group = records(&run).groups().find(|group| group.terms.n == 3).expect("a group of three").clone();
+    let group = run.records(0).groups().find(|group| group.terms.n == 3).expect("a group of three").clone();
     let mute = (1..9).find(|machine| group.holders.contains(&host(&run, *machine))).expect("a holder");
     run.world.liar = Some(Liar::new(mute, Lie::NoReceipts));
     for _ in 0..5 {

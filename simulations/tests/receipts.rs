@@ -15,18 +15,9 @@ use spec::suite::Fake;
 use spec::types::{Round, ShareIndex};
 use spec::wire::{self, Message};
 use vouchsafe_sim::run::Run;
-use vouchsafe_sim::scenario::Scenario;
 
 fn mesh() -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, 5, 7);
-    assert!(run.enrol_all(&scenario));
-    run.settle(20_000);
-    run
-}
-
-fn records(run: &Run) -> &Records {
-    run.world.machines[0].running.as_ref().expect("it runs").host.records()
+    Run::calm(5, 7, 20_000)
 }
 
 /// What a leader could propose at any time.
@@ -58,7 +49,7 @@ fn command(head: &SignedHead, receipts: &[PutReceipt], change: impl Fn(&mut Vec<
 fn a_leader_records_a_put_only_on_the_word_of_its_holders() {
     let mut run = mesh();
     let (head, receipts) = failed_put(&mut run);
-    let records = records(&run);
+    let records = run.records(0);
     let made_up = |change: &dyn Fn(&mut Vec<Flushed>)| recorded(records, &command(&head, &receipts, change));
     assert!(matches!(made_up(&|_| {}), Ok(Effect::HeadRecorded(_))), "the holders' own words are good");
     assert_eq!(made_up(&|flushed| flushed[0].signature = flushed[1].signature), Err(Check::Receipts));
@@ -73,11 +64,11 @@ fn a_leader_records_a_put_only_on_the_word_of_its_holders() {
 fn a_put_that_failed_cannot_be_recorded_once_its_holders_have_made_room() {
     let mut run = mesh();
     let (head, receipts) = failed_put(&mut run);
-    let before = records(&run).round();
-    while records(&run).round().0 <= before.0 + PUT_EPOCHS + 1 {
+    let before = run.records(0).round();
+    while run.records(0).round().0 <= before.0 + PUT_EPOCHS + 1 {
         run.settle(1_000);
     }
-    let records = records(&run);
+    let records = run.records(0);
     assert_eq!(recorded(records, &command(&head, &receipts, |_| {})), Err(Check::Expired));
     // A leader cannot make the receipts younger.
     let younger = |flushed: &mut Vec<Flushed>| flushed.iter_mut().for_each(|one| one.round = records.round());
@@ -93,7 +84,7 @@ fn a_group_in_which_no_value_lies_makes_room_for_the_next() {
     let Some(Ok(LocalReply::Beacon(beacon))) = run.ask(0, LocalCommand::Beacon(None), 10_000) else {
         panic!("no beacon")
     };
-    let mut records = records(&run).clone();
+    let mut records = run.records(0).clone();
     let key = records.mesh_key().expect("founded");
     let epoch = EpochVerified::check(&Fake, &key, &beacon).expect("its signature holds");
     let used = records.credential(&run.deposits[0].id).expect("a credential").group;

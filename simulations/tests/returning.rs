@@ -24,13 +24,6 @@ fn mesh(hosts: usize) -> (Run, SignedGenesis) {
     (run, genesis)
 }
 
-fn status(run: &mut Run, machine: usize) -> StatusReply {
-    match run.ask(machine, LocalCommand::Status, 20_000) {
-        Some(Ok(LocalReply::Status(status))) => *status,
-        other => panic!("no status: {other:?}"),
-    }
-}
-
 /// Loses a machine's disk and has it join again, with a ticket that names the machine or not.
 fn comes_back(run: &mut Run, genesis: &SignedGenesis, machine: usize, named: bool) -> Result<LocalReply, Failure> {
     let mut random = vouchsafe_sim::random::Random::new(u64::try_from(99 + machine).expect("small"));
@@ -46,8 +39,8 @@ fn applied(run: &Run, machine: usize) -> u64 {
 }
 
 fn seats(run: &Run, machine: usize) -> Vec<(u64, bool)> {
-    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
-    let host = run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+    let records = run.records(0);
+    let host = run.host(machine).host();
     let seats = records.committee().expect("a committee").seats.iter();
     seats.filter(|seat| seat.host == *host).map(|seat| (seat.id, seat.lost.is_some())).collect()
 }
@@ -64,8 +57,8 @@ fn kept(run: &mut Run, machine: usize) -> Option<Check> {
 #[test]
 fn a_host_does_not_leave_with_a_share_that_is_needed_because_another_came_back_without_its_own() {
     let (mut run, genesis) = mesh(7);
-    let records = |run: &Run| run.world.machines[0].running.as_ref().expect("it runs").host.records().clone();
-    let host = |run: &Run, machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+    let records = |run: &Run| run.records(0).clone();
+    let host = |run: &Run, machine: usize| *run.host(machine).host();
     // 3 of 5 with all shares there: one may go.
     let terms = Terms::new(3, 5, 1).expect("sound terms");
     let signed = run.sign_value_under(terms, 0, "kept", b"what five hosts keep").expect("dealt");
@@ -87,9 +80,9 @@ fn a_host_does_not_leave_with_a_share_that_is_needed_because_another_came_back_w
 
 /// Whether k hosts that did not lose their disks hold shares of it.
 fn holders_left(run: &Run, id: &CredentialId, lost: &[usize]) -> bool {
-    let host = |machine: usize| *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
+    let host = |machine: usize| *run.host(machine).host();
     let lost: Vec<_> = lost.iter().map(|machine| host(*machine)).collect();
-    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let records = run.records(0);
     let credential = records.credential(id).expect("a credential");
     let group = records.group(&credential.group).expect("a group");
     let flushed = credential.flushed.iter().filter_map(|index| group.holder_of(*index));
@@ -103,18 +96,18 @@ fn one_of_three_founders_comes_back_under_a_new_seat_and_the_key_moves() {
         run.begin_put(0);
     }
     run.settle(2 * EPOCH_MS);
-    let before = status(&mut run, 0);
+    let before = run.status(0);
     let old = seats(&run, 2);
     let back = comes_back(&mut run, &genesis, 2, true);
     assert!(matches!(back, Ok(LocalReply::Joined(_))), "{back:?}");
     run.settle(20 * EPOCH_MS);
-    let (after, new) = (status(&mut run, 0), seats(&run, 2));
+    let (after, new) = (run.status(0), seats(&run, 2));
     assert!(new.len() == 1 && !new[0].1 && new[0].0 > old[0].0, "{new:?} after {old:?}");
     assert_eq!(after.committee.len(), 3);
     let epoch = |status: &StatusReply| status.key.as_ref().expect("a key").key_epoch;
     assert!(epoch(&after) > epoch(&before), "its share was lost: the key moved");
     assert_eq!(after.pins, before.pins, "and is the same");
-    assert!(status(&mut run, 2).unlocked);
+    assert!(run.status(2).unlocked);
     // It votes and signs: with another away nothing goes on without it.
     run.world.crash(1);
     let recorded = applied(&run, 2);
@@ -122,7 +115,7 @@ fn one_of_three_founders_comes_back_under_a_new_seat_and_the_key_moves() {
     assert!(applied(&run, 2) > recorded + 5, "{recorded} and {}", applied(&run, 2));
     run.world.start(1);
     run.settle(3 * EPOCH_MS);
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
@@ -140,9 +133,9 @@ fn hosts_come_back_one_after_the_other_and_what_was_stored_is_read_by_what_the_o
         let back = comes_back(&mut run, &genesis, machine, true);
         assert!(matches!(back, Ok(LocalReply::Joined(_))), "{back:?}");
         run.settle(20 * EPOCH_MS);
-        assert!(status(&mut run, machine).unlocked);
+        assert!(run.status(machine).unlocked);
         assert!(seats(&run, machine).iter().all(|(_, lost)| !lost));
-        assert_eq!(status(&mut run, 0).committee.len(), 5);
+        assert_eq!(run.status(0).committee.len(), 5);
     }
     let left: Vec<_> = stored.iter().copied().filter(|id| holders_left(&run, id, &[voter, follower])).collect();
     assert!(!left.is_empty(), "what the others hold");
@@ -156,7 +149,7 @@ fn hosts_come_back_one_after_the_other_and_what_was_stored_is_read_by_what_the_o
     }
     run.settle(5 * EPOCH_MS);
     assert!(run.deposits.iter().skip(before).any(|deposit| deposit.acknowledged));
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]

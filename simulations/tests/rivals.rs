@@ -10,7 +10,6 @@ use spec::suite::Fake;
 use spec::types::{BlsSignature, Digest};
 use spec::wire::{Message, encode_message};
 use vouchsafe_sim::run::Run;
-use vouchsafe_sim::scenario::Scenario;
 
 const WAIT_MS: u64 = 20_000;
 const HOSTS: usize = 5;
@@ -19,10 +18,7 @@ const HEARS: usize = 3;
 
 /// A mesh in which a credential has been put once.
 fn mesh() -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, HOSTS, 7);
-    assert!(run.enrol_all(&scenario));
-    run.settle(WAIT_MS);
+    let mut run = Run::calm(HOSTS, 7, WAIT_MS);
     put(&mut run, b"the first value");
     run
 }
@@ -41,7 +37,7 @@ fn at_rest(run: &Run) -> usize {
 
 /// A header of the newest round that says something else.
 fn rival(run: &Run, signature: Option<BlsSignature>) -> (Vec<u8>, SignedHeader) {
-    let records = run.world.machines[HEARS].running.as_ref().expect("it runs").host.records();
+    let records = run.records(HEARS);
     let (mesh, key) = (records.mesh().expect("a mesh"), records.mesh_key().expect("a key"));
     let mut header = records.header().expect("a header").clone();
     header.records_root = Digest([0x77; 32]);
@@ -76,7 +72,7 @@ fn once_two_headers_of_a_round_hold_nothing_is_erased_and_everything_is_read() {
     run.settle(WAIT_MS);
     put(&mut run, b"the second value");
     assert_eq!(at_rest(&run), 2 * before, "both versions, wherever they lie");
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
     for machine in 0..HOSTS {
         // Whoever starts anew knows it still.
         run.world.crash(machine);

@@ -24,12 +24,8 @@ const EPOCH_MS: u64 = 2_000;
 /// A founder that is away while the committee grows.
 const AWAY: usize = 2;
 
-fn records(run: &Run, machine: usize) -> &Records {
-    run.world.machines[machine].running.as_ref().expect("it runs").host.records()
-}
-
 fn voters(run: &Run, machine: usize) -> usize {
-    records(run, machine).committee().expect("a committee").voters().len()
+    run.records(machine).committee().expect("a committee").voters().len()
 }
 
 fn leads(run: &mut Run, machine: usize) -> bool {
@@ -74,9 +70,9 @@ fn a_voter_that_missed_two_seats_elects_with_those_who_sit_there_though_nobody_e
     run.world.start(0);
     run.world.start(1);
     run.settle(20 * EPOCH_MS);
-    let applied = records(&run, 3).applied();
-    assert!((0..5).all(|machine| records(&run, machine).applied() == applied));
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    let applied = run.records(3).applied();
+    assert!((0..5).all(|machine| run.records(machine).applied() == applied));
+    run.is_sound();
 }
 
 /// What a host that sits shows to a voter that asks.
@@ -122,9 +118,9 @@ fn a_seat_is_shown_by_the_mesh_key_alone() {
     assert!(altered(&|lie| lie.seating.header.header.record += 1).is_none());
     assert!(altered(&|lie| lie.seating.header.signature = BlsSignature([7; 48])).is_none());
     let reader = run.world.machines[run.reader()].transport;
-    let of_a_reader = records(&run, 3).member_by_transport(&reader).expect("a member").record().host;
+    let of_a_reader = run.records(3).member_by_transport(&reader).expect("a member").record().host;
     let header = proof.seating.header.clone();
-    let members = records(&run, 3).roll().prove(&pins.mesh, &of_a_reader).expect("a member");
+    let members = run.records(3).roll().prove(&pins.mesh, &of_a_reader).expect("a member");
     assert!(members.holds(&pins.mesh, &header.header.member_root), "it is a member, and sits nowhere");
     assert!(altered(&|lie| lie.member = members.clone()).is_none());
 }
@@ -134,8 +130,8 @@ fn answers(run: &mut Run, by: usize, from: usize, id: u64) -> Vec<&'static str> 
     // It asks each key once a second.
     run.settle(SEAT_ASK_MS);
     run.world.overheard = Some(Vec::new());
-    let host = *run.world.machines[by].running.as_ref().expect("it runs").host.host();
-    let to = records(run, by).committee().and_then(|committee| committee.seat_of(&host)).expect("a seat").id;
+    let host = *run.host(by).host();
+    let to = run.records(by).committee().and_then(|committee| committee.seat_of(&host)).expect("a seat").id;
     let ballot = Ballot {
         kind: BallotKind::PreVote,
         from: id,
@@ -180,7 +176,7 @@ fn a_seat_that_is_shown_by_another_is_not_taken_for_its_own() {
 
 /// Hosts that sit, as this machine knows.
 fn seated(run: &Run, machine: usize) -> Vec<usize> {
-    let committee = records(run, machine).committee().expect("a committee");
+    let committee = run.records(machine).committee().expect("a committee");
     let sits = |other: &usize| {
         run.world.machines[*other].running.as_ref().is_some_and(|one| committee.seat_of(one.host.host()).is_some())
     };
@@ -189,10 +185,7 @@ fn seated(run: &Run, machine: usize) -> Vec<usize> {
 
 #[test]
 fn a_host_finds_the_mesh_again_though_the_whole_committee_was_replaced_while_it_was_away() {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, 9, 47);
-    assert!(run.enrol_all(&scenario));
-    run.settle(20 * EPOCH_MS);
+    let mut run = Run::calm(9, 47, 20 * EPOCH_MS);
     let old = seated(&run, 0);
     let away = (0..9).find(|machine| !old.contains(machine)).expect("a host without a seat");
     run.world.crash(away);
@@ -203,15 +196,15 @@ fn a_host_finds_the_mesh_again_though_the_whole_committee_was_replaced_while_it_
     }
     let left: Vec<usize> = (0..9).filter(|machine| *machine != away && !old.contains(machine)).collect();
     assert_eq!(seated(&run, left[0]), left, "three others sit");
-    let before = records(&run, left[0]).applied();
+    let before = run.records(left[0]).applied();
     run.world.start(away);
     run.settle(20_000);
-    assert!(records(&run, away).applied() > before, "it has the records of meanwhile, and new ones");
+    assert!(run.records(away).applied() > before, "it has the records of meanwhile, and new ones");
     match run.ask(away, LocalCommand::Status, 20_000) {
         Some(Ok(LocalReply::Status(status))) => assert!(status.unlocked && status.header.is_some(), "{status:?}"),
         other => panic!("no status: {other:?}"),
     }
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 /// Where a host believes that the others are.
@@ -229,13 +222,13 @@ fn is_not_told(run: &mut Run, machine: usize) {
 /// What a liar says of where all are, in each host's own name or under its own.
 fn astray(run: &Run, named: impl Fn(&Member) -> TransportKey) -> Vec<Presence> {
     let key = SecretBytes::copy_of(&[9; 32]);
-    let mesh = *records(run, 0).mesh().expect("a mesh");
+    let mesh = *run.records(0).mesh().expect("a mesh");
     let address = Address("nowhere".to_owned());
     let one = |member: &Member| {
         let word = Whereabouts::give(&Fake, &mesh, (named(member), &key), address.clone(), Round(1 << 40));
         Presence { host: member.record().host, standing: Standing::Good, whereabouts: word }
     };
-    records(run, 0).members().map(one).collect()
+    run.records(0).members().map(one).collect()
 }
 
 #[test]
@@ -245,7 +238,7 @@ fn not_even_a_leader_tells_others_where_a_host_is_that_did_not_say_so() {
     let seats = seated(&run, 0);
     let leader = seats.iter().copied().find(|machine| leads(&mut run, *machine)).expect("somebody leads");
     let key = run.world.machines[leader].transport;
-    let term = records(&run, leader).term();
+    let term = run.records(leader).term();
     let told = seats.iter().copied().find(|machine| *machine != leader).expect("another voter");
     let say = |run: &mut Run, presence: Vec<Presence>| {
         let (leader, beacon, header, presence) = (None, None, None, Some(presence));
@@ -271,7 +264,7 @@ fn not_even_a_leader_tells_others_where_a_host_is_that_did_not_say_so() {
     }
     run.settle(20_000);
     assert_eq!((0..5).filter(|machine| leads(&mut run, *machine)).count(), 1, "they find each other");
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
@@ -298,16 +291,13 @@ fn a_member_without_a_seat_tells_nobody_unasked_where_others_are() {
         run.settle(50);
     }
     assert_eq!((0..5).filter(|machine| leads(&mut run, *machine)).count(), 1, "they find each other");
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
 fn a_leader_cannot_deal_the_mesh_key_to_one_domain_while_others_have_hosts() {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, 11, 59);
-    assert!(run.enrol_all(&scenario));
-    run.settle(20 * EPOCH_MS);
-    let mut known = records(&run, 0).clone();
+    let run = Run::calm(11, 59, 20 * EPOCH_MS);
+    let mut known = run.records(0).clone();
     let take = |known: &mut Records, step: Step| {
         let command = Command::Committee(step);
         let (index, term, change) = (known.applied() + 1, known.term(), command.change());
@@ -342,10 +332,7 @@ fn a_leader_cannot_deal_the_mesh_key_to_one_domain_while_others_have_hosts() {
 
 #[test]
 fn a_voter_that_a_lying_leader_led_astray_follows_like_anybody_and_its_seat_goes_to_another() {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, 7, 53);
-    assert!(run.enrol_all(&scenario));
-    run.settle(20 * EPOCH_MS);
+    let mut run = Run::calm(7, 53, 20 * EPOCH_MS);
     let seats = seated(&run, 0);
     let leader = seats.iter().copied().find(|machine| leads(&mut run, *machine)).expect("somebody leads");
     let astray = seats.iter().copied().find(|machine| *machine != leader).expect("another voter");
@@ -355,10 +342,10 @@ fn a_voter_that_a_lying_leader_led_astray_follows_like_anybody_and_its_seat_goes
     run.world.cut_off.insert(astray);
     run.settle(100);
     let id = |run: &Run, machine: usize| {
-        let host = *run.world.machines[machine].running.as_ref().expect("it runs").host.host();
-        records(run, astray).committee().and_then(|committee| committee.seat_of(&host)).expect("a seat").id
+        let host = *run.host(machine).host();
+        run.records(astray).committee().and_then(|committee| committee.seat_of(&host)).expect("a seat").id
     };
-    let (index, term) = (records(&run, astray).applied(), records(&run, astray).term());
+    let (index, term) = (run.records(astray).applied(), run.records(astray).term());
     let lie = LogEntry { index: index + 1, term, change: None, command: Vec::new() };
     let ballot = Ballot {
         kind: BallotKind::Append,
@@ -377,12 +364,12 @@ fn a_voter_that_a_lying_leader_led_astray_follows_like_anybody_and_its_seat_goes
     let key = run.world.machines[leader].transport;
     run.world.inject(astray, key, Message::Ballot(ballot));
     run.settle(1_000);
-    assert_eq!(records(&run, astray).applied(), index + 1, "it took the lie");
+    assert_eq!(run.records(astray).applied(), index + 1, "it took the lie");
     run.world.cut_off.clear();
     run.settle(10 * EPOCH_MS);
-    let ahead = |run: &Run| records(run, leader).applied() - records(run, astray).applied();
-    assert!(ahead(&run) < 3 && records(&run, astray).term() >= term, "it has what the others have");
+    let ahead = |run: &Run| run.records(leader).applied() - run.records(astray).applied();
+    assert!(ahead(&run) < 3 && run.records(astray).term() >= term, "it has what the others have");
     run.settle(100 * EPOCH_MS);
     assert!(ahead(&run) < 3 && !seated(&run, leader).contains(&astray), "and another has its seat");
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }

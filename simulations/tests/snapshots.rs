@@ -5,8 +5,8 @@
 use spec::cms::records::Records;
 use spec::cms::snapshot::Snapshot;
 use spec::error::Misbehaved;
-use spec::host::{LocalCommand, LocalReply, StatusReply, Table};
-use spec::limits::{PUT_EPOCHS, TESTNET_LOG_KEPT, TESTNET_SNAPSHOT_ENTRIES};
+use spec::host::{LocalCommand, LocalReply, Table};
+use spec::limits::{PUT_EPOCHS, TESTNET_ABSENT_EPOCHS, TESTNET_LOG_KEPT, TESTNET_SNAPSHOT_ENTRIES};
 use spec::suite::Fake;
 use spec::types::Digest;
 use vouchsafe_sim::liar::{Liar, Lie};
@@ -15,29 +15,9 @@ use vouchsafe_sim::scenario::Scenario;
 
 const EPOCH_MS: u64 = 2_000;
 
-/// A mesh of so many hosts, of which the last so many are not in yet.
-fn mesh(hosts: usize) -> Run {
-    mesh_of_seed(hosts, 5)
-}
-
-fn mesh_of_seed(hosts: usize, seed: u64) -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, hosts, seed);
-    assert!(run.enrol_all(&scenario));
-    run.settle(3 * EPOCH_MS);
-    run
-}
-
-fn status(run: &mut Run, machine: usize) -> StatusReply {
-    match run.ask(machine, LocalCommand::Status, EPOCH_MS) {
-        Some(Ok(LocalReply::Status(status))) => *status,
-        other => panic!("no status: {other:?}"),
-    }
-}
-
 /// Who leads among so many hosts.
 fn leader(run: &mut Run, hosts: usize) -> usize {
-    (0..hosts).find(|machine| status(run, *machine).coordinates).expect("a leader")
+    (0..hosts).find(|machine| run.status(*machine).coordinates).expect("a leader")
 }
 
 fn applied(run: &Run, machine: usize) -> u64 {
@@ -73,13 +53,9 @@ fn reads_all(run: &mut Run) {
     }
 }
 
-fn is_sound(run: &Run) {
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
-}
-
 #[test]
 fn the_log_is_bounded_and_a_restart_begins_with_the_snapshot() {
-    let mut run = mesh(5);
+    let mut run = Run::calm(5, 5, 3 * EPOCH_MS);
     for _ in 0..3 {
         grow_log(&mut run, 0);
     }
@@ -100,15 +76,15 @@ fn the_log_is_bounded_and_a_restart_begins_with_the_snapshot() {
     run.settle(3 * EPOCH_MS);
     assert!((0..7).all(|machine| applied(&run, machine) > before));
     reads_all(&mut run);
-    is_sound(&run);
+    run.is_sound();
 }
 
 #[test]
 fn a_voter_and_a_follower_that_were_away_while_the_log_was_cut_pull_the_state_and_go_on() {
-    let mut run = mesh(7);
+    let mut run = Run::calm(7, 5, 3 * EPOCH_MS);
     let seated = |run: &Run, machine: usize| {
-        let host = run.world.machines[machine].running.as_ref().expect("it runs").host.host();
-        let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+        let host = run.host(machine).host();
+        let records = run.records(0);
         records.committee().and_then(|committee| committee.seat_of(host)).map(|seat| seat.id)
     };
     let voter = (1..7).find(|machine| seated(&run, *machine).is_some()).expect("a voter");
@@ -137,7 +113,7 @@ fn a_voter_and_a_follower_that_were_away_while_the_log_was_cut_pull_the_state_an
     run.world.start(voter);
     run.settle(3 * EPOCH_MS);
     assert!(applied(&run, voter) > before + 3, "and it starts again from what it pulled");
-    is_sound(&run);
+    run.is_sound();
 }
 
 #[test]
@@ -155,12 +131,54 @@ fn whoever_joins_behind_a_snapshot_gets_the_state() {
     run.settle(3 * EPOCH_MS);
     assert!(first_on_disk(&run, last) > 1, "it never saw the beginning");
     reads_all(&mut run);
-    is_sound(&run);
+    run.is_sound();
+}
+
+#[test]
+fn a_founder_that_missed_the_end_of_the_founding_and_comes_back_behind_a_snapshot_is_in() {
+    // The second time others have its seat by then.
+    for away in [0, TESTNET_ABSENT_EPOCHS + 40] {
+        let scenario = Scenario::named("calm").expect("a scenario");
+        let mut run = Run::new(&scenario, 6, 7);
+        run.set_up();
+        let genesis = run.genesis(&scenario);
+        assert!((0..2).all(|number| run.enrol(number, &genesis)));
+        let founder = 2;
+        run.world.start(founder);
+        let joining = run.joining(founder, &genesis, |_| {}).expect("a ticket");
+        assert!(run.world.command(founder, joining).is_some());
+        while applied(&run, 0) == 0 {
+            run.settle(1);
+        }
+        assert_eq!(applied(&run, founder), 0, "it has voted, and not heard more");
+        run.world.crash(founder);
+        run.settle(3 * EPOCH_MS);
+        for number in 3..7 {
+            run.world.start(number);
+            let joining = run.joining(number, &genesis, |_| {}).expect("a ticket");
+            assert!(matches!(run.ask(number, joining, 100_000), Some(Ok(LocalReply::Joined(_)))));
+        }
+        run.settle(away * EPOCH_MS);
+        grow_log(&mut run, 0);
+        assert!(first_on_disk(&run, 0) > 1, "nobody can show the founding any more");
+        run.world.start(founder);
+        run.settle(30 * EPOCH_MS);
+        let status = run.status(founder);
+        assert!(status.member.is_some() && status.forming.is_none(), "away for {away} epochs");
+        assert_eq!(applied(&run, founder), applied(&run, 0), "away for {away} epochs");
+        assert!(first_on_disk(&run, founder) > 1);
+        let host = *run.host(founder).host();
+        let committee = run.records(0).committee().expect("a committee");
+        assert_eq!(committee.voters().len(), 5);
+        assert_eq!(committee.seat_of(&host).is_some(), away == 0, "away for {away} epochs");
+        assert_eq!(committee.key.index_of(&host).is_some(), away == 0, "away for {away} epochs");
+        run.is_sound();
+    }
 }
 
 #[test]
 fn a_state_in_which_one_row_is_another_is_not_taken_and_another_host_is_asked() {
-    let mut run = mesh(5);
+    let mut run = Run::calm(5, 5, 3 * EPOCH_MS);
     let reader = run.reader();
     run.world.crash(reader);
     grow_log(&mut run, 0);
@@ -172,7 +190,7 @@ fn a_state_in_which_one_row_is_another_is_not_taken_and_another_host_is_asked() 
     assert_eq!(run.world.thrown_out.take(), Some(vec![(reader, Misbehaved::BadRecords)]), "whoever served it is named");
     assert_eq!(applied(&run, reader), applied(&run, 0));
     reads_all(&mut run);
-    is_sound(&run);
+    run.is_sound();
 }
 
 fn holds(run: &Run, machine: usize) -> bool {
@@ -181,9 +199,9 @@ fn holds(run: &Run, machine: usize) -> bool {
 
 /// A mesh of seven with its leader, and a host without a seat that holds a share: the beacon draws who does.
 fn with_a_holder_that_follows(seed: u64) -> Option<(Run, usize, usize)> {
-    let mut run = mesh_of_seed(7, seed);
+    let mut run = Run::calm(7, seed, 3 * EPOCH_MS);
     let leader = leader(&mut run, 7);
-    let seats = status(&mut run, leader).committee;
+    let seats = run.status(leader).committee;
     for _ in 0..3 {
         for through in 0..7 {
             run.begin_put(through);
@@ -225,7 +243,7 @@ fn records_that_the_mesh_key_denies_are_dropped_and_pulled_from_others() {
     run.world.start(follower);
     run.settle(3 * EPOCH_MS);
     reads_all(&mut run);
-    is_sound(&run);
+    run.is_sound();
 }
 
 fn shares(run: &Run, machine: usize) -> usize {
@@ -235,9 +253,9 @@ fn shares(run: &Run, machine: usize) -> usize {
 /// A mesh of seven with its leader, and a host without a seat that stored a share a moment ago and has not heard yet that
 /// its head was recorded.
 fn with_a_fresh_share(seed: u64) -> Option<(Run, usize, usize)> {
-    let mut run = mesh_of_seed(7, seed);
+    let mut run = Run::calm(7, seed, 3 * EPOCH_MS);
     let leader = leader(&mut run, 7);
-    let seats = status(&mut run, leader).committee;
+    let seats = run.status(leader).committee;
     let followers: Vec<usize> = (0..7).filter(|one| !seats.contains(&format!("h{one}"))).collect();
     for _ in 0..12 {
         run.begin_put(leader);
@@ -263,18 +281,18 @@ fn a_share_is_not_erased_on_the_word_of_a_voter_that_hides_its_record() {
     run.settle(6 * EPOCH_MS);
     assert_eq!(shares(&run, holder), before);
     reads_all(&mut run);
-    is_sound(&run);
+    run.is_sound();
 }
 
 /// How many credentials a machine knows of, and the digest over all its records.
 fn known(run: &Run, machine: usize) -> (usize, Digest) {
-    let records = run.world.machines[machine].running.as_ref().expect("it runs").host.records();
+    let records = run.records(machine);
     (records.credentials().iter().count(), records.root())
 }
 
 #[test]
 fn rows_that_are_not_those_that_the_snapshot_names_are_no_state() {
-    let mut run = mesh(5);
+    let mut run = Run::calm(5, 5, 3 * EPOCH_MS);
     grow_log(&mut run, 0);
     let running = run.world.machines[0].running.as_ref().expect("it runs");
     let (snapshot, state) = running.host.records().snapshot().expect("a snapshot");
@@ -316,6 +334,6 @@ fn rows_that_are_not_those_that_the_snapshot_names_are_no_state() {
 
 /// The digest over all entries up to the newest snapshot, by the header that was closed behind it.
 fn state_root(run: &Run) -> Digest {
-    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let records = run.records(0);
     records.snapshot().map(|(_, state)| state.root()).expect("a snapshot")
 }

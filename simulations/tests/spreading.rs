@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spec::cms::records::Records;
 use spec::genesis::SignedGenesis;
 use spec::host::{LocalCommand, LocalReply};
 use spec::limits::TESTNET_ABSENT_EPOCHS;
@@ -25,13 +24,9 @@ fn machines(hosts: usize, domain_of: fn(usize) -> usize) -> (Run, SignedGenesis)
     (run, genesis)
 }
 
-fn records(run: &Run) -> &Records {
-    run.world.machines[0].running.as_ref().expect("it runs").host.records()
-}
-
 /// How many shares of the mesh key each domain holds.
 fn shares(run: &Run) -> BTreeMap<String, usize> {
-    let records = records(run);
+    let records = run.records(0);
     let mut shares = BTreeMap::new();
     for host in &records.committee().expect("a committee").key.holders {
         *shares.entry(records.member(host).expect("a member").record().domain.clone()).or_default() += 1;
@@ -74,7 +69,7 @@ fn a_committee_that_was_crowded_is_spread_again_once_other_domains_are_there() {
     run.settle(40 * EPOCH_MS);
     assert_eq!(shares(&run).into_values().collect::<Vec<_>>(), [1, 1, 1]);
     assert_eq!(crowded(&mut run), Vec::<String>::new());
-    let committee = records(&run).committee().expect("a committee");
+    let committee = run.records(0).committee().expect("a committee");
     assert_eq!(committee.seats.len(), 3, "who made room is gone");
 }
 
@@ -92,7 +87,7 @@ fn a_committee_that_is_to_be_less_than_half_as_large_gets_there_in_steps() {
     assert!(run.enrol(8, &genesis));
     run.settle(60 * EPOCH_MS);
     assert_eq!(shares(&run).into_values().collect::<Vec<_>>(), [1, 1, 1]);
-    assert_eq!(records(&run).committee().expect("a committee").seats.len(), 3);
+    assert_eq!(run.records(0).committee().expect("a committee").seats.len(), 3);
 }
 
 #[test]
@@ -102,10 +97,10 @@ fn whoever_never_takes_its_seat_keeps_nobody_else_from_it() {
         run.world.liar = Some(Liar::new(liar, Lie::NoSeat));
         assert!((0..6).all(|number| run.enrol(number, &genesis)));
         run.settle((TESTNET_ABSENT_EPOCHS + 40) * EPOCH_MS);
-        let committee = records(&run).committee().expect("a committee");
+        let committee = run.records(0).committee().expect("a committee");
         let voters: BTreeSet<_> = committee.voters().into_iter().collect();
         assert_eq!(voters.len(), 5, "liar {liar}");
-        let idle = run.world.machines[liar].running.as_ref().expect("it runs").host.host();
+        let idle = run.host(liar).host();
         assert!(!voters.contains(idle), "liar {liar}");
     }
 }

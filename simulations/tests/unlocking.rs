@@ -8,15 +8,12 @@ use spec::limits::TESTNET_REWRAP_EPOCHS;
 use spec::wire;
 use vouchsafe_sim::disk::Disk;
 use vouchsafe_sim::run::Run;
-use vouchsafe_sim::scenario::Scenario;
 
 const EPOCH_MS: u64 = 2_000;
 const HOSTS: usize = 5;
 
 fn mesh() -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, HOSTS, 31);
-    assert!(run.enrol_all(&scenario));
+    let mut run = Run::calm(HOSTS, 31, 0);
     for through in 0..HOSTS {
         run.begin_put(through);
         run.begin_put(through);
@@ -40,10 +37,6 @@ fn read_all(run: &mut Run) -> usize {
     stored.len()
 }
 
-fn is_sound(run: &Run) {
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
-}
-
 #[test]
 fn shards_move_under_the_next_unlock_each_period_and_stay_readable_also_after_a_restart_of_all() {
     let mut run = mesh();
@@ -63,7 +56,7 @@ fn shards_move_under_the_next_unlock_each_period_and_stay_readable_also_after_a_
     }
     run.settle(4 * EPOCH_MS);
     assert!(read_all(&mut run) > 5);
-    is_sound(&run);
+    run.is_sound();
 }
 
 #[test]
@@ -101,5 +94,5 @@ fn an_old_copy_of_a_disk_opens_nowhere_not_even_on_its_own_machine() {
     let read = |id| matches!(run.ask(run.reader(), LocalCommand::Get(id), 20_000), Some(Ok(LocalReply::Secret(_))));
     let opened = stored.into_iter().map(read).filter(|opened| *opened).count();
     assert_eq!(opened, 0, "what lay under the earlier unlock is gone for good");
-    is_sound(&run);
+    run.is_sound();
 }

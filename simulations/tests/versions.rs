@@ -13,16 +13,12 @@ use spec::suite::Fake;
 use spec::types::{Ed25519Signature, HostId, Round};
 use spec::wire;
 use vouchsafe_sim::run::Run;
-use vouchsafe_sim::scenario::Scenario;
 
 const HOSTS: usize = 5;
 const NEXT: u16 = PROTOCOL_VERSION + 1;
 
 fn mesh() -> Run {
-    let scenario = Scenario::named("calm").expect("a scenario");
-    let mut run = Run::new(&scenario, HOSTS, 21);
-    assert!(run.enrol_all(&scenario));
-    run
+    Run::calm(HOSTS, 21, 0)
 }
 
 /// Stops a machine and starts it with another binary.
@@ -36,7 +32,7 @@ fn update(run: &mut Run, machine: usize, newest: u16) {
 
 /// By which version this machine reads the records, and up to which.
 fn reads(run: &Run, machine: usize) -> (u16, u64) {
-    let records = run.world.machines[machine].running.as_ref().expect("it runs").host.records();
+    let records = run.records(machine);
     (records.protocol_version(), records.applied())
 }
 
@@ -68,7 +64,7 @@ fn a_mixed_pair_of_versions_works_by_the_older_one_until_everybody_reads_the_new
     put_and_get(&mut run, 2);
     let header = run.world.machines[0].running.as_ref().and_then(|running| running.host.records().header().cloned());
     assert_eq!(header.expect("a header").protocol_version, NEXT);
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 #[test]
@@ -100,7 +96,7 @@ fn a_binary_that_the_mesh_has_outgrown_stops_before_what_it_does_not_know() {
     update(&mut run, old, NEXT);
     assert!(reads(&run, old).0 == NEXT && reads(&run, old).1 > before, "updated, it goes on");
     put_and_get(&mut run, old);
-    assert!(run.world.checkers.findings().is_empty(), "{:?}", run.world.checkers.findings());
+    run.is_sound();
 }
 
 /// A voter's word, as it gives it.
@@ -132,7 +128,7 @@ fn raise(records: &Records, version: u16, words: Vec<VersionWord>) -> Result<Eff
 #[test]
 fn a_leader_alone_does_not_raise_the_version() {
     let run = mesh();
-    let records = run.world.machines[0].running.as_ref().expect("it runs").host.records();
+    let records = run.records(0);
     let voters = records.committee().expect("a committee").voters();
     let round = records.round();
     let all = |version, round| voters.iter().map(|voter| word(&run, voter, version, round)).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::log::{Log, Stretch, change_bytes, entry_of, ours_of};
 use crate::limits::{
     CONTEXT_MAX, ELECTION_TICKS, HEARTBEAT_TICKS, LEASE_TICKS, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX,
-    RAFT_INFLIGHT_MAX, TERM_JUMP_MAX,
+    RAFT_INFLIGHT_MAX, TERM_JUMP_MAX, TERM_STEP_MAX,
 };
 use crate::types::Purpose;
 
@@ -163,6 +163,8 @@ pub struct Ready {
 pub struct Election {
     raw: RawNode<Log>,
     seed: [u8; 32],
+    /// Ticks until it goes far ahead with a term again.
+    jumps_in: usize,
 }
 
 impl Election {
@@ -192,7 +194,7 @@ impl Election {
         let log = Log::new(log, state, seats(voters, learners));
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, log, &logger).ok()?;
-        let mut election = Self { raw, seed };
+        let mut election = Self { raw, seed, jumps_in: 0 };
         election.draw();
         Some(election)
     }
@@ -214,6 +216,7 @@ impl Election {
 
     /// A tick of time passed.
     pub fn tick(&mut self) {
+        self.jumps_in = self.jumps_in.saturating_sub(1);
         self.raw.tick();
         self.draw();
     }
@@ -234,9 +237,25 @@ impl Election {
         if ballot.from != seat || ballot.to != raft.id || seat == raft.id {
             return Err(NotStepped::Seat);
         }
-        if ballot.term > raft.term.saturating_add(TERM_JUMP_MAX) {
-            return Err(NotStepped::Nonsense);
+        let asks = ballot.kind == BallotKind::PreVote || (ballot.kind == BallotKind::PreVoteReply && !ballot.reject);
+        if ballot.term > raft.term.saturating_add(TERM_STEP_MAX) && !asks {
+            if self.jumps_in > 0 {
+                return Ok(()); // as if it were lost on the way
+            }
+            self.jumps_in = ELECTION_TICKS;
         }
+        let raft = &mut self.raw.raft;
+        if ballot.term > raft.term.saturating_add(TERM_JUMP_MAX) {
+            // Somebody speaks of a term that is far ahead. One seat can bring a few voters there; did the others not follow, the
+            // two parts would never hear each other again. So this one goes a part of the way where the library would go all
+            // of it, and nobody uses the terms up.
+            if !asks {
+                raft.become_follower(raft.term.saturating_add(TERM_JUMP_MAX), raft::INVALID_ID);
+                self.draw();
+            }
+            return Ok(());
+        }
+        let raft = &self.raw.raft;
         // Whoever wins takes its whole log for written: votes that come before it is are asked for again.
         let is_vote = matches!(ballot.kind, BallotKind::PreVoteReply | BallotKind::VoteReply);
         if is_vote && raft.raft_log.persisted < raft.raft_log.last_index() {

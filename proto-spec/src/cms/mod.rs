@@ -12,4 +12,5 @@ pub mod records;
 pub mod seating;
 pub mod service;
 pub mod snapshot;
+mod unclosed;
 pub mod version;

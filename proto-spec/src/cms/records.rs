@@ -407,6 +407,11 @@ impl Records {
         self.headers.last()
     }
 
+    /// The oldest header that is remembered.
+    pub fn oldest_header(&self) -> Option<&Header> {
+        self.headers.first()
+    }
+
     /// The header of a round, where it is one of the last few.
     pub fn header_of(&self, round: Round) -> Option<&Header> {
         self.headers.iter().find(|header| header.round == round)

@@ -311,6 +311,8 @@ impl State {
         let draw = |absent: &[HostId]| view.records.draw(order.terms, epoch, absent);
         let absent = others(&|host| self.takes_shares(view, host) && !without.contains(host));
         let group = draw(&absent).map_err(|check| match () {
+            // It is tried again, past fewer: only the last word needs a reason, and a reason costs two draws.
+            () if !without.is_empty() => check,
             () if draw(&others(&|host| self.may_hold(view, host))).is_ok() => Check::Capacity,
             // Could all hosts together meet the terms, it is a matter of waiting for those that do not stand.
             () if draw(&[]).is_ok() => Check::EvidenceMissing,

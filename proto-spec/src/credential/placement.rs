@@ -52,19 +52,25 @@ pub fn certain_at(terms: Terms, domains: &[&str]) -> usize {
 /// [`Check::Spread`] where the candidates cannot meet the invariant.
 pub fn draw(terms: Terms, candidates: &[Candidate<'_>], seed: &Beacon, nonce: &[u8]) -> Result<Vec<HostId>, Check> {
     let mut left: Vec<&Candidate<'_>> = candidates.iter().collect();
-    left.sort_by_key(|candidate| Purpose::Placement.digest(&[&seed.0, nonce, &candidate.host.0]));
+    left.sort_by_cached_key(|candidate| Purpose::Placement.digest(&[&seed.0, nonce, &candidate.host.0]));
     let mut chosen: Vec<&Candidate<'_>> = Vec::new();
+    // How many were chosen of each domain, region and zone, counted as they are: whoever leads draws for anybody who asks.
+    let mut crowds: [BTreeMap<&str, usize>; 3] = Default::default();
     while chosen.len() < usize::from(terms.n) {
         let crowding = |candidate: &Candidate<'_>| {
-            let same =
-                |of: fn(&Candidate<'_>) -> String| chosen.iter().filter(|other| of(other) == of(candidate)).count();
-            (same(|c| c.domain.to_owned()), same(|c| c.region.to_owned()), same(|c| c.zone.to_owned()))
+            let [domains, regions, zones] = &crowds;
+            let of = |crowd: &BTreeMap<&str, usize>, name: &str| crowd.get(name).copied().unwrap_or(0);
+            (of(domains, candidate.domain), of(regions, candidate.region), of(zones, candidate.zone))
         };
         // The first of the least crowded: `left` is in the order of the seed.
         let Some(at) = (0..left.len()).min_by_key(|at| left.get(*at).map(|candidate| crowding(candidate))) else {
             return Err(Check::Spread);
         };
-        chosen.push(left.remove(at));
+        let next = left.remove(at);
+        for (crowd, name) in crowds.iter_mut().zip([next.domain, next.region, next.zone]) {
+            *crowd.entry(name).or_default() += 1;
+        }
+        chosen.push(next);
     }
     if !spread_holds(terms, chosen.iter().map(|candidate| candidate.domain)) {
         return Err(Check::Spread);

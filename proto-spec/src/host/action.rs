@@ -49,7 +49,7 @@ pub enum Table {
     Keys,
     /// What this member signed for a ticket: serial → digest of the record.
     Tickets,
-    /// The newest beacon: one row.
+    /// The newest beacon, and the header that confirmed this host's records last: a row for each.
     Epoch,
     /// Shares: credential ‖ head digest → stored share.
     Shares,

@@ -1,7 +1,7 @@
 //! What this host does for a local client that removes, allows, revokes or hands over; and as a holder, to say what binds
 //! it.
 
-use super::{Actions, Host, Lane, LocalId, LocalReply};
+use super::{Action, Actions, Host, Lane, LocalId, LocalReply, share_write};
 use crate::changing::{Changed, Changing, RETRY_MS, SILENCE_MS, Stage};
 use crate::credential::head::{HeadVerified, SignedHead};
 use crate::credential::placement::certain_at;
@@ -85,20 +85,25 @@ impl Host {
         }
     }
 
-    /// As a holder: the word is sent when the record is here, and on disk.
+    /// As a holder: the word is sent when the record is here, and on disk; with the share, so that it binds this holder
+    /// even if the records should turn out to be others.
     pub(super) fn on_bound_ask(
         &mut self,
         now: Now,
         from: TransportKey,
-        request: RequestId,
-        head: Digest,
+        (request, id, head): (RequestId, CredentialId, Digest),
         actions: &mut Actions,
     ) {
-        if self.ground.records.credentials().made_of(&head).is_some() && !self.disk_failed {
-            self.send(Lane::Records, from, Message::Bound { request, head }, actions);
-        } else {
-            self.look_for_more(now, actions); // it is asked again
+        if self.ground.records.credentials().made_of(&head).is_none() || self.disk_failed {
+            return self.look_for_more(now, actions); // it is asked again
         }
+        let mut lane = Lane::Records;
+        if let Some((group, share)) = self.holder.bind(&self.ground.records, &id) {
+            lane = Lane::Group(group);
+            let row = share.map(|(key, stored)| share_write(&key, &stored));
+            row.into_iter().for_each(|row| actions.push(Action::Persist { lane, writes: vec![row] }));
+        }
+        self.send(lane, from, Message::Bound { request, head }, actions);
     }
 
     pub(super) fn on_bound(&mut self, host: HostId, request: RequestId, head: &Digest, actions: &mut Actions) {

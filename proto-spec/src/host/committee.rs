@@ -1,16 +1,20 @@
 //! This host as a voter: drives Raft, writes what it must not forget, applies what is committed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::recording::Wanted;
 use super::seating::Newcomers;
 use super::{Action, ActionId, Actions, Host, Lane, Report, Table, Write};
 use crate::cms::command::Command;
-use crate::cms::election::{Ballot, Election, Hard, LogEntry, NotStepped, Ready};
+use crate::cms::election::{Ballot, BallotKind, Election, Hard, LogEntry, NotStepped, Ready};
 use crate::cms::records::Effect;
 use crate::credential::head::HeadVerified;
 use crate::error::{Check, Misbehaved};
-use crate::limits::{ELECTION_TICKS, PROPOSALS_MAX, QUESTIONS_PER_SENDER_MAX, REQUESTS_OPEN_MAX, TICK_MS};
+use crate::limits::{
+    ELECTION_TICKS, PROPOSALS_MAX, QUESTIONS_PER_SENDER_MAX, REQUESTS_OPEN_MAX, TICK_MS, UNCLOSED_BEATS,
+    WRITES_UNDER_WAY_MAX,
+};
 use crate::types::{CredentialId, Digest, HostId, Now, RequestId, Time, TransportKey};
 use crate::wire::{self, Message, Placing, Shown};
 
@@ -71,6 +75,8 @@ pub(super) struct Seated {
     /// When each seat was heard last.
     heard: BTreeMap<u64, Time>,
     pub(super) newcomers: Newcomers,
+    /// Entries that it takes now behind the bound of a log that nobody closes.
+    beats: u32,
 }
 
 /// The row of what a voter must not forget.
@@ -103,6 +109,7 @@ impl Seated {
             announced: (0, Time(0)),
             heard: BTreeMap::new(),
             newcomers: Newcomers::default(),
+            beats: UNCLOSED_BEATS,
         }
     }
 
@@ -158,6 +165,19 @@ impl Host {
     pub(super) fn on_ballot(&mut self, now: Now, from: TransportKey, ballot: &Ballot, actions: &mut Actions) {
         let seat = self.seat_id_of(&from);
         let Some(seated) = self.seated.as_mut().filter(|_| !self.disk_failed) else { return };
+        if seated.writing.len() >= WRITES_UNDER_WAY_MAX {
+            return;
+        }
+        let mut ballot = Cow::Borrowed(ballot);
+        if ballot.kind == BallotKind::Append && seat == Some(ballot.from) {
+            let (suite, records) = (self.ground.suite.as_ref(), &self.ground.records);
+            let room = records.room_for(suite, ballot.log_term, &ballot.entries, &mut seated.beats);
+            // An honest leader stops long before: what goes on is taken for lost on the way.
+            if room < ballot.entries.len() {
+                ballot.to_mut().entries.truncate(room);
+            }
+        }
+        let ballot = ballot.as_ref();
         let stepped = seat.ok_or(NotStepped::Seat).and_then(|seat| seated.election.step(seat, ballot));
         match stepped {
             Ok(()) => {
@@ -181,6 +201,7 @@ impl Host {
         }
         // Time that passed while nobody called is one tick, not many: a sleeper does not stand for election at once.
         seated.tick_at = now.monotonic.plus(TICK_MS);
+        seated.beats = seated.beats.saturating_add(1).min(UNCLOSED_BEATS);
         seated.election.tick();
         self.drive(now, actions);
     }
@@ -221,9 +242,15 @@ impl Host {
         }
         let Some(seated) = &mut self.seated else { return Err(Check::NotLeader) };
         // What would only be refused when it is applied is not written down either.
-        let is_full = command.grows() && self.ground.records.is_log_full_at(seated.election.last_index());
-        if seated.proposals.len() >= PROPOSALS_MAX || is_full {
+        let (records, last) = (&self.ground.records, seated.election.last_index());
+        let is_beat = matches!(command, Command::Epoch { .. });
+        let is_full = command.grows() && records.is_log_full_at(last);
+        if is_full || (seated.proposals.len() >= PROPOSALS_MAX && !is_beat) {
             return Err(Check::Capacity);
+        }
+        // The next header makes room: whoever asks, asks again.
+        if records.is_unclosed_full_at(last, command) {
+            return Err(Check::NotReady);
         }
         let proposed = seated.election.propose(wire::encode(command), command.change());
         let (index, term) = proposed.ok_or(Check::NotLeader)?;

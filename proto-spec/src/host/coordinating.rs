@@ -31,7 +31,7 @@ impl Host {
             return self.refuse_joiner(from, hello.request, Check::NotReady, actions);
         };
         let committee = self.contacts();
-        self.send_joiner(Lane::Records, from, Message::EnrolCommittee { pins, committee }, actions);
+        self.send_joiner(Lane::Direct, from, Message::EnrolCommittee { pins, committee }, actions);
         let Some(view) = self.ground.view(now, self.header.as_ref()).filter(|_| self.share.is_some()) else {
             return; // the committee does the rest
         };
@@ -303,7 +303,9 @@ impl Host {
         shown: &Shown,
         actions: &mut Actions,
     ) {
-        self.take_beacon(now, &shown.epoch, actions);
+        if !self.take_beacon_of(now, from, &shown.epoch, actions) {
+            return;
+        }
         let question = Question::Map(from, request, *id, Box::new(shown.clone()));
         self.ask_log_for(now, from, request, question, actions);
     }

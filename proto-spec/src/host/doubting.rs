@@ -3,8 +3,9 @@
 //! others.
 
 use super::committee::RaftRow;
+use super::epochs::vouched_row;
 use super::saving::SavedState;
-use super::{Action, Actions, Host, Report};
+use super::{Action, Actions, Host, Lane, Report};
 use crate::cms::election::Hard;
 use crate::cms::log::Stretch;
 use crate::cms::records::Records;
@@ -42,7 +43,9 @@ impl Host {
         let round = header.header().round;
         match compare(&self.ground.records, header.header()) {
             Said::Same if self.confirmed.is_none_or(|(confirmed, _)| confirmed != round) => {
-                let (record, committee) = (header.header().record, header.header().committee);
+                let header = header.header().clone();
+                let (record, committee) = (header.record, header.committee);
+                self.compare_with_last(&header, actions);
                 self.confirmed = Some((round, record));
                 self.served_by.clear();
                 // Had the header before a rival, a round was long enough to hear of it.
@@ -60,6 +63,24 @@ impl Host {
                 self.drop_records(now, actions);
             }
             Said::Same | Said::Nothing => {}
+        }
+    }
+
+    /// A header confirms the records: the one that confirmed what this host had before, be it other records, must be among
+    /// theirs. Of those that are too long ago to be there nothing is known.
+    fn compare_with_last(&mut self, header: &Header, actions: &mut Actions) {
+        // In the lane of the beacon that began the round. After a start it is compared with what comes then.
+        actions.push(Action::Persist { lane: Lane::Ring, writes: vec![vouched_row(header)] });
+        let Some(last) = self.vouched.replace(header.clone()) else { return };
+        let records = &self.ground.records;
+        let Some(oldest) = records.oldest_header() else { return };
+        let is_of_these = match records.header_of(last.round) {
+            Some(known) => *known == last,
+            // All that are remembered came later, and closed later records.
+            None => oldest.round > last.round && oldest.record > last.record,
+        };
+        if !is_of_these {
+            self.note_split(last.round, actions);
         }
     }
 

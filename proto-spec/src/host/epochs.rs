@@ -8,7 +8,7 @@ use crate::cms::version::VersionWord;
 use crate::error::{LocalFault, Misbehaved};
 use crate::gossip::{News, Verdict};
 use crate::header::{Header, HeaderVerified, SignedHeader};
-use crate::limits::{BEACONS_KEPT, PART_RETRY_MS, TERM_JUMP_MAX};
+use crate::limits::{BEACONS_KEPT, ENTRY_MAX, PART_RETRY_MS, TERM_JUMP_MAX};
 use crate::membership::{Member, MemberRecord};
 use crate::signing::{Memory, Signable, Topic, combine};
 use crate::types::{BlsSignature, HostId, Now, Round, ShareIndex, Time, TransportKey};
@@ -173,6 +173,12 @@ impl Host {
         let Some(verified) = HeaderVerified::check(self.ground.suite.as_ref(), mesh, &key, signed) else {
             return Verdict::Reject;
         };
+        // The log only grows: a later round that closes no later record is of another end of it.
+        let turns_back = |known: &Header| known.round < round && signed.header.record <= known.record;
+        let newest = self.header.as_ref().map(|(known, _)| known.header());
+        if newest.into_iter().chain(self.vouched.as_ref()).any(turns_back) {
+            self.note_split(round, actions);
+        }
         let last = self.header.replace((verified, now.monotonic));
         let confirmed = self.confirmed.map(|(round, _)| round);
         if last.is_none_or(|(last, _)| Some(last.header().round) != confirmed) {
@@ -199,12 +205,17 @@ impl Host {
         if HeaderVerified::check(self.ground.suite.as_ref(), mesh, &key, signed).is_none() {
             return Verdict::Reject;
         }
-        if let Some(membership) = self.membership.clone() {
+        self.note_split(signed.header.round, actions);
+        Verdict::Accept
+    }
+
+    /// Two headers hold that cannot both be of one log. It is remembered until a person has looked.
+    pub(super) fn note_split(&mut self, round: Round, actions: &mut Actions) {
+        if let Some(membership) = self.membership.clone().filter(|membership| !membership.split) {
             let row = self.remember(Membership { split: true, ..membership });
             actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
+            actions.push(Action::Report(Report::Split(round)));
         }
-        actions.push(Action::Report(Report::Split(signed.header.round)));
-        Verdict::Accept
     }
 
     /// As the leader: tells every member the newest record, and who is where.
@@ -223,15 +234,14 @@ impl Host {
     /// What somebody is to know now.
     pub(super) fn announcement(&self, now: Now, told: Told) -> Option<Message> {
         let view = self.view(now)?;
-        let known = || self.leader.map_or(0, |(term, _)| term);
-        let term = self.seated.as_ref().map_or_else(known, |seated| seated.election.term());
         let missed = told == Told::Everything;
         let epoch = view.epochs.current(view.calendar, now).filter(|_| missed);
         let beacon = epoch.map(|epoch| epoch.signed().clone());
         let header = view.header.filter(|_| missed).map(|header| header.signed().clone());
         let (presence, records) =
             ((told >= Told::Presence).then(|| self.presence(view)), self.ground.records.applied());
-        let leader = self.leader.map(|(_, leader)| leader);
+        // In whose term it leads: this host may have voted in another since, and not know yet who won.
+        let (term, leader) = self.leader.map_or((0, None), |(term, leader)| (term, Some(leader)));
         Some(Message::Announce { term, leader, beacon, header, records, presence })
     }
 
@@ -326,12 +336,29 @@ impl Host {
         header: Option<SignedHeader>,
         actions: &mut Actions,
     ) -> bool {
-        let forged = beacon.is_some_and(|beacon| self.take_beacon(now, &beacon, actions) == Verdict::Reject)
-            || header.is_some_and(|header| self.take_header(now, &header, actions) == Verdict::Reject);
-        if forged {
+        if beacon.is_some_and(|beacon| !self.take_beacon_of(now, from, &beacon, actions)) {
+            return false;
+        }
+        let holds = header.is_none_or(|header| self.take_header(now, &header, actions) != Verdict::Reject);
+        if !holds {
             actions.push(Action::Disconnect { peer: from, why: Misbehaved::ForgedEpoch });
         }
-        !forged
+        holds
+    }
+
+    /// A beacon came with something that a peer asks: false where it is forged. Each one costs a check, so the peer goes.
+    pub(super) fn take_beacon_of(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        beacon: &SignedBeacon,
+        actions: &mut Actions,
+    ) -> bool {
+        let holds = self.take_beacon(now, beacon, actions) != Verdict::Reject;
+        if !holds {
+            actions.push(Action::Disconnect { peer: from, why: Misbehaved::ForgedEpoch });
+        }
+        holds
     }
 
     /// Records up to this index exist: asks for them, unless a page that is under way brings what is missing, or its time
@@ -498,5 +525,22 @@ impl Host {
 }
 
 fn epoch_row(beacon: &SignedBeacon) -> Write {
-    Write { table: Table::Epoch, key: b"newest".to_vec(), value: Some(wire::encode(beacon)) }
+    Write { table: Table::Epoch, key: NEWEST.to_vec(), value: Some(wire::encode(beacon)) }
 }
+
+/// The header that confirmed this host's records last.
+pub(super) fn vouched_row(header: &Header) -> Write {
+    Write { table: Table::Epoch, key: VOUCHED.to_vec(), value: Some(wire::encode(header)) }
+}
+
+/// What the rows of [`Table::Epoch`] hold: the newest round, and the header that confirmed this host's records last.
+pub(super) fn restored(rows: &[(Vec<u8>, Vec<u8>)]) -> (Round, Option<Header>) {
+    let row = |name: &[u8]| rows.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    let beacon = row(NEWEST).and_then(|bytes| wire::decode::<SignedBeacon>(bytes, ENTRY_MAX).ok());
+    let vouched = row(VOUCHED).and_then(|bytes| wire::decode(bytes, ENTRY_MAX).ok());
+    (beacon.map_or(Round(0), |beacon| beacon.round), vouched)
+}
+
+/// Keys of the rows of [`Table::Epoch`].
+const NEWEST: &[u8] = b"newest";
+const VOUCHED: &[u8] = b"vouched";

@@ -240,7 +240,7 @@ impl Host {
         self.committee_changed(now, actions);
         // What it makes superfluous goes once this host has followed the log from there to a header: shares of now may be
         // newer than this state.
-        self.holder.replaced();
+        self.holder.replaced(&self.ground.records);
         self.take_new_seat(now, actions);
         self.hand_on_early(now, actions);
         self.pull(now, actions);

@@ -11,7 +11,7 @@ use crate::cms::records::{Effect, Records};
 use crate::error::{Check, Misbehaved};
 use crate::founding::{self, RestingShare};
 use crate::holder::Gone;
-use crate::limits::{CONTACTS_MAX, ENTRY_MAX, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use crate::limits::{CONTACTS_MAX, ENTRY_MAX, ERASED_AT_ONCE, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::types::{Digest, GroupId, Now, Round, Time, TransportKey};
 use crate::whereabouts::Whereabouts;
 use crate::wire::{self, Message};
@@ -91,6 +91,10 @@ impl Host {
                 break;
             }
             fresh.push(entry);
+        }
+        if fresh.last().is_some_and(|last| !self.ground.records.follows_up_to(last.index)) {
+            actions.push(Action::Disconnect { peer: from, why: Misbehaved::BadRecords });
+            fresh.clear();
         }
         self.pulled = None;
         if !fresh.is_empty() {
@@ -237,9 +241,14 @@ impl Host {
         for Gone { key, group, pieces } in gone {
             let payload = (0..pieces).map(|piece| (Table::Payloads, piece_row(&key, piece)));
             let rows = std::iter::once((Table::Shares, share_row(&key))).chain(payload);
-            lanes.entry(group).or_default().extend(rows.map(|(table, key)| Write { table, key, value: None }));
+            let writes = lanes.entry(group).or_default();
+            writes.extend(rows.map(|(table, key)| Write { table, key, value: None }));
+            if writes.len() >= ERASED_AT_ONCE {
+                let writes = std::mem::take(writes);
+                actions.push(Action::Persist { lane: Lane::Group(group), writes });
+            }
         }
-        for (group, writes) in lanes {
+        for (group, writes) in lanes.into_iter().filter(|(_, writes)| !writes.is_empty()) {
             actions.push(Action::Persist { lane: Lane::Group(group), writes });
         }
     }

@@ -11,9 +11,8 @@ use crate::cms::command::{Command, Founding};
 use crate::cms::committee::FOUNDERS;
 use crate::cms::election::{Hard, LogEntry};
 use crate::cms::records::Records;
-use crate::credential::dealing::KeyDeal;
 use crate::error::{Check, Failure, Misbehaved, Refused, Subject};
-use crate::founding::{Attempt, Founder, Vote, share_row};
+use crate::founding::{Attempt, Founder, SignedDeal, Vote, share_row};
 use crate::genesis::{GenesisVerified, SignedGenesis};
 use crate::joining::Joining;
 use crate::limits::{FOUNDING_MS, JOIN_RETRY_MS};
@@ -268,18 +267,19 @@ impl Host {
         let Some(forming) = &mut self.forming else { return };
         let dealt = forming.outbox.iter().any(|(_, _, message)| matches!(message, Message::FoundingDeal { .. }));
         let Some(known) = forming.attempt.as_ref().filter(|_| !dealt) else { return };
-        let Some(deal) = known.deal(suite.as_ref(), &mut self.generator) else { return };
+        let transport = &self.own.identity.transport;
+        let Some((deal, signature)) = known.deal(suite.as_ref(), &mut self.generator, transport) else { return };
         let attempt = known.id;
-        self.tell_founders(Lane::Direct, &Message::FoundingDeal { attempt, deal: deal.clone() }, actions);
+        self.tell_founders(Lane::Direct, &Message::FoundingDeal { attempt, deal: deal.clone(), signature }, actions);
         let own = self.own.transport;
-        self.on_founding_deal(own, attempt, &deal, actions);
+        self.on_founding_deal(own, attempt, &(deal, signature), actions);
     }
 
     pub(super) fn on_founding_deal(
         &mut self,
         from: TransportKey,
         attempt: RequestId,
-        deal: &KeyDeal,
+        deal: &SignedDeal,
         actions: &mut Actions,
     ) {
         let suite = self.ground.suite.clone();
@@ -332,7 +332,10 @@ impl Host {
             Ok(Some(founding)) => self.end_forming(now, &founding, actions),
             Ok(None) if known.awaits_own_vote() => self.close_founding(now, &genesis, actions),
             Ok(None) => {}
-            Err(check) => self.founding_failed(from, check, actions),
+            Err((through, check)) => {
+                let through = known.transport_of(&through).unwrap_or(from);
+                self.founding_failed(through, check, actions);
+            }
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Forming {
     pub(super) attempt: Option<Attempt>,
     /// The three in whose founding this host voted last: it may have succeeded.
     pub(super) voted: Option<Vec<TransportKey>>,
+    /// It asked for that founding.
+    has_asked: bool,
     /// Hosts that have come, as far as this host knows; below three also where more are of too few domains.
     pub(super) known: u8,
     /// What is sent until the attempt ends: messages are lost, and each is taken once.
@@ -70,15 +72,17 @@ impl Forming {
             failed: BTreeSet::new(),
             attempt: None,
             voted: None,
+            has_asked: false,
             known: 1,
             outbox: Vec::new(),
             resend_at: Time(0),
         }
     }
 
-    /// Whether this host voted in a founding that may have succeeded.
-    pub(super) fn has_voted(&self) -> bool {
-        self.voted.is_some()
+    /// Told that it is in: whether this host, since it voted in a founding that may have succeeded, asks to be shown that
+    /// first. Once: it comes before the same word, where there is somebody who has it.
+    pub(super) fn asks_for_founding(&mut self) -> bool {
+        self.voted.is_some() && !std::mem::replace(&mut self.has_asked, true)
     }
 
     /// Whether nothing is lost by beginning anew: it only waits for the call.

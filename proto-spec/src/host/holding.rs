@@ -1,9 +1,9 @@
 //! What this host does as a holder.
 
-use super::{Action, ActionId, Actions, Host, Lane, Table, Waiting, Write, piece_row, share_row};
+use super::{Action, ActionId, Actions, Host, Lane, Table, Waiting, Write, piece_row, share_write};
 use crate::attest::evidence::SignedEvidence;
 use crate::error::{Check, Subject};
-use crate::holder::{Offer, Release, stored_bytes};
+use crate::holder::{Offer, Release};
 use crate::limits::REQUESTS_OPEN_MAX;
 use crate::types::{CredentialId, Digest, Now, RequestId, TransportKey};
 use crate::wire::{Message, Shown};
@@ -37,8 +37,7 @@ impl Host {
         match accepted {
             Ok(accepted) => {
                 if let Some((key, stored)) = accepted.write {
-                    let mut writes =
-                        vec![Write { table: Table::Shares, key: share_row(&key), value: Some(stored_bytes(&stored)) }];
+                    let mut writes = vec![share_write(&key, &stored)];
                     writes.extend((0..).zip(offer.pieces).map(|(number, piece)| Write {
                         table: Table::Payloads,
                         key: piece_row(&key, number),
@@ -69,7 +68,9 @@ impl Host {
         actions: &mut Actions,
     ) {
         let subject = Subject::Host(shown.evidence.evidence.host);
-        self.take_beacon(now, &shown.epoch, actions);
+        if !self.take_beacon_of(now, from, &shown.epoch, actions) {
+            return;
+        }
         match self.release(now, &from, id, &shown.evidence) {
             Ok(Release { head, index, commitments, sealed }) => {
                 let message = Message::ShareReply { request, head, index, commitments, sealed };

@@ -28,7 +28,8 @@ impl Host {
     ) {
         // While the mesh is forming a new ticket may take the place of one that is past.
         if self.forming.as_ref().is_some_and(|forming| forming.may_begin_anew()) {
-            (self.forming, self.joining) = (None, None);
+            self.forming = None;
+            self.end_joining(Failure::Membership("another ticket took the place of this one"), actions);
         }
         if self.membership.is_some() || self.forming.is_some() {
             return Self::reply(id, Err(Failure::Membership(ALREADY)), actions);
@@ -195,9 +196,9 @@ impl Host {
         if !self.joins_with(from) || self.membership.is_some() {
             return;
         }
-        // Whoever voted says hello again: the founding is shown to it. Either it has a seat to take and does not just
-        // follow, or what it voted for never was.
-        if self.forming.as_ref().is_some_and(|forming| forming.has_voted()) {
+        // Whoever voted says hello again: the founding is shown to it. Either it has a seat to take, or what it voted for
+        // never was. Where it is in and nobody shows it, the founding is cut from the log: the state has that seat.
+        if self.forming.as_mut().is_some_and(|forming| forming.asks_for_founding()) {
             return self.joining.iter_mut().for_each(Joining::begin_again);
         }
         let Some(joining) = &self.joining else { return };

@@ -4,12 +4,62 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::action::{Action, Lane};
+use crate::limits::{PAGE_WEIGHT, WAITING_MAX, WAITING_PER_PEER_MAX};
+use crate::types::TransportKey;
+use crate::wire::Message;
 
 /// Actions that wait, per lane.
 #[derive(Default)]
 pub struct Lanes {
-    waiting: BTreeMap<Lane, VecDeque<Action>>,
+    waiting: BTreeMap<Lane, Waiting>,
     failed: Vec<Lane>,
+}
+
+/// What waits in one lane. A slow disk holds answers back that others ask for at no cost: only so many of them wait, what is
+/// beyond is lost like any message on its way, and asked for again.
+#[derive(Default)]
+struct Waiting {
+    actions: VecDeque<Action>,
+    /// What the messages weigh that wait for each peer.
+    owed: BTreeMap<TransportKey, usize>,
+}
+
+impl Waiting {
+    fn push(&mut self, action: Action) {
+        if let Some((to, weight)) = load_of(&action) {
+            let all: usize = self.owed.values().sum();
+            let owed = self.owed.entry(to).or_default();
+            if *owed + weight > WAITING_PER_PEER_MAX || all + weight > WAITING_MAX {
+                return;
+            }
+            *owed += weight;
+        }
+        self.actions.push_back(action);
+    }
+
+    fn pop(&mut self) -> Option<Action> {
+        let action = self.actions.pop_front()?;
+        if let Some((to, weight)) = load_of(&action)
+            && let Some(owed) = self.owed.get_mut(&to)
+        {
+            *owed = owed.saturating_sub(weight);
+            if *owed == 0 {
+                self.owed.remove(&to);
+            }
+        }
+        Some(action)
+    }
+}
+
+/// For whom a message waits, and what it weighs: a page is the size of many others. What a voter says to others is bounded by
+/// the election itself.
+fn load_of(action: &Action) -> Option<(TransportKey, usize)> {
+    let Action::Send { to, message, .. } = action else { return None };
+    match **message {
+        Message::Ballot(_) => None,
+        Message::RecordsPage { .. } | Message::StatePage { .. } => Some((*to, PAGE_WEIGHT)),
+        _ => Some((*to, 1)),
+    }
 }
 
 impl Lanes {
@@ -20,13 +70,13 @@ impl Lanes {
             return None;
         }
         match self.waiting.get_mut(&lane) {
-            Some(queue) => {
-                queue.push_back(action);
+            Some(waiting) => {
+                waiting.push(action);
                 None
             }
             None => {
                 if matches!(action, Action::Persist { .. }) {
-                    self.waiting.insert(lane, VecDeque::new());
+                    self.waiting.insert(lane, Waiting::default());
                 }
                 Some(action)
             }
@@ -36,8 +86,8 @@ impl Lanes {
     /// The write at the head of a lane is on disk: what may be done now, up to and with the next write.
     pub fn persisted(&mut self, lane: Lane) -> Vec<Action> {
         let mut ready = Vec::new();
-        let Some(queue) = self.waiting.get_mut(&lane) else { return ready };
-        while let Some(action) = queue.pop_front() {
+        let Some(waiting) = self.waiting.get_mut(&lane) else { return ready };
+        while let Some(action) = waiting.pop() {
             let holds = matches!(action, Action::Persist { .. });
             ready.push(action);
             if holds {
@@ -93,6 +143,42 @@ mod tests {
         assert_eq!(lanes.persisted(Lane::Records).len(), 2, "the reply and the next write");
         assert_eq!(lanes.persisted(Lane::Records).len(), 1);
         assert!(lanes.push(reply(Lane::Records, 4)).is_some());
+    }
+
+    fn page(to: u8) -> Action {
+        let message = Box::new(Message::RecordsPage { entries: Vec::new(), newest: 1 });
+        Action::Send { lane: Lane::Records, to: TransportKey([to; 32]), address: Default::default(), message }
+    }
+
+    #[test]
+    fn who_asks_again_and_again_while_a_write_is_under_way_is_owed_a_few_pages_and_others_theirs() {
+        let mut lanes = Lanes::default();
+        assert!(lanes.push(page(1)).is_some(), "without a write there is nothing to wait for");
+        assert!(lanes.push(persist(Lane::Records)).is_some());
+        for _ in 0..10_000 {
+            assert!(lanes.push(page(1)).is_none());
+        }
+        assert!(lanes.push(page(2)).is_none());
+        assert!(lanes.push(reply(Lane::Records, 1)).is_none());
+        assert!(lanes.push(persist(Lane::Records)).is_none());
+        let of_one = WAITING_PER_PEER_MAX / PAGE_WEIGHT;
+        assert_eq!(lanes.persisted(Lane::Records).len(), of_one + 3, "one more page, the reply and the next write");
+        // What was sent weighs no more.
+        assert!(lanes.push(page(1)).is_none());
+        assert_eq!(lanes.persisted(Lane::Records).len(), 1);
+    }
+
+    #[test]
+    fn however_many_ask_only_so_much_waits_and_nothing_else_is_lost() {
+        let mut lanes = Lanes::default();
+        assert!(lanes.push(persist(Lane::Records)).is_some());
+        for one in 0..=255 {
+            (0..4).for_each(|_| assert!(lanes.push(page(one)).is_none()));
+        }
+        for id in 0..2_000 {
+            assert!(lanes.push(reply(Lane::Records, id)).is_none());
+        }
+        assert_eq!(lanes.persisted(Lane::Records).len(), WAITING_MAX / PAGE_WEIGHT + 2_000);
     }
 
     #[test]

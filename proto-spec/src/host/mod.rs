@@ -58,7 +58,7 @@ use crate::cms::records::Records;
 use crate::cms::seating::{SeatProof, Seating};
 use crate::error::{Check, Failure, LocalFault, Misbehaved, Refused, Subject};
 use crate::genesis::GenesisVerified;
-use crate::header::HeaderVerified;
+use crate::header::{Header, HeaderVerified};
 use crate::holder;
 use crate::instance::Reading;
 use crate::joining::Joining;
@@ -133,8 +133,8 @@ pub struct Saved {
     pub keys: Vec<(Vec<u8>, Vec<u8>)>,
     /// The rows of [`Table::Tickets`], with their keys.
     pub tickets: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The row of [`Table::Epoch`].
-    pub epoch: Option<Vec<u8>>,
+    /// The rows of [`Table::Epoch`], with their keys.
+    pub epoch: Vec<(Vec<u8>, Vec<u8>)>,
     /// The rows of [`Table::Shares`].
     pub shares: Vec<Vec<u8>>,
 }
@@ -298,6 +298,8 @@ pub struct Host {
     distrusted: BTreeSet<TransportKey>,
     /// The round of the newest header that confirmed this follower's records, and the record that it closes.
     confirmed: Option<(Round, u64)>,
+    /// The last header that confirmed records of this host, be it others than it has now.
+    vouched: Option<Header>,
     /// The same, with its committee: what it makes superfluous is erased at the next one.
     erasable: Option<(u64, Round, Digest)>,
     asked: BTreeMap<RequestId, Asked>,
@@ -383,6 +385,7 @@ impl Host {
             served_by: BTreeSet::new(),
             distrusted: BTreeSet::new(),
             confirmed: None,
+            vouched: None,
             erasable: None,
             asked: BTreeMap::new(),
             puts: BTreeMap::new(),
@@ -564,6 +567,11 @@ impl Host {
     fn reply(id: LocalId, reply: Result<LocalReply, Failure>, actions: &mut Actions) {
         actions.push(Action::Reply { lane: Lane::Direct, id, reply });
     }
+}
+
+/// A share as it rests, in its row.
+fn share_write(key: &holder::ShareKey, stored: &holder::StoredShare) -> Write {
+    Write { table: Table::Shares, key: share_row(key), value: Some(crate::wire::encode(stored)) }
 }
 
 /// The key of a share's row; the keys of its payload's rows begin with it.

@@ -66,7 +66,9 @@ impl Host {
             Message::FoundingAnswer { attempt, session, quote } => {
                 self.on_founding_answer(from, attempt, session, &quote, actions);
             }
-            Message::FoundingDeal { attempt, deal } => self.on_founding_deal(from, attempt, &deal, actions),
+            Message::FoundingDeal { attempt, deal, signature } => {
+                self.on_founding_deal(from, attempt, &(deal, signature), actions);
+            }
             Message::FoundingVote { attempt, vote } => self.on_founding_vote(now, from, attempt, &vote, actions),
             Message::FoundingDone(founding) => self.on_founding_done(now, &founding, actions),
             _ => {}
@@ -147,7 +149,7 @@ impl Host {
                 self.on_leave_request(now, from, host, (request, word), actions);
             }
             Message::Rewrapped { number, signature } => self.on_rewrapped(now, host, (number, signature), actions),
-            Message::BoundAsk { request, head } => self.on_bound_ask(now, from, request, head, actions),
+            Message::BoundAsk { request, id, head } => self.on_bound_ask(now, from, (request, id, head), actions),
             Message::Bound { request, head } => self.on_bound(host, request, &head, actions),
             Message::RecordedAsk { request, head } => self.on_recorded_ask(from, request, head, actions),
             Message::MapRequest { request, id, shown } => {

@@ -7,14 +7,14 @@ use super::gathering::FormingRow;
 use super::own::Own;
 use super::saving::{Kept, SavedState};
 use super::{Config, Ground, Host, Identity, Membership, Saved};
-use crate::beacon::{Calendar, Epochs, SignedBeacon};
+use crate::beacon::{Calendar, Epochs};
 use crate::cms::election::LogEntry;
 use crate::cms::log::Stretch;
 use crate::cms::records::Records;
 use crate::holder::StoredShare;
 use crate::limits::{ENTRY_MAX, HEAD_MAX, SSHSIG_MAX};
 use crate::suite::{Seed, Suite};
-use crate::types::{Digest, Now, Round, TicketSerial, Time};
+use crate::types::{Digest, Now, TicketSerial, Time};
 use crate::wire;
 
 /// Why a host does not start.
@@ -69,14 +69,11 @@ impl Host {
             .membership
             .map(|bytes| wire::decode::<Membership>(&bytes, ENTRY_MAX).map_err(|_| RestoreError::Membership))
             .transpose()?;
-        let floor = saved
-            .epoch
-            .and_then(|bytes| wire::decode::<SignedBeacon>(&bytes, ENTRY_MAX).ok())
-            .map_or(Round(0), |epoch| epoch.round);
+        let (floor, vouched) = super::epochs::restored(&saved.epoch);
         let calendar = records.genesis().map(|genesis| Calendar::of(genesis.genesis()));
         let ground = Ground { suite, records, epochs: Epochs::above(floor), calendar };
         let mut host = Self::empty(config, own, ground, seed);
-        host.membership = membership;
+        (host.membership, host.vouched) = (membership, vouched);
         host.restore_book();
         (host.first_row, host.last_row) = (first_row, log.last());
         host.log = log;

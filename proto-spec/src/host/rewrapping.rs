@@ -2,10 +2,10 @@
 //! anew, and has the next number recorded. From there on nobody gets the earlier one: an old copy of the disk opens
 //! nowhere, not even on this machine.
 
-use super::{Action, ActionId, Actions, Host, Lane, Membership, Table, Write, share_row};
+use super::{Action, ActionId, Actions, Host, Lane, Membership, share_write};
 use crate::cms::command::Command;
 use crate::cms::members::rewrapped_bytes;
-use crate::holder::{ShareKey, StoredShare, stored_bytes};
+use crate::holder::{ShareKey, StoredShare};
 use crate::limits::REWRAP_SLICE;
 use crate::types::{Ed25519Signature, GroupId, HostId, Now, Time};
 use crate::wire::Message;
@@ -66,13 +66,9 @@ impl Host {
 
     /// In the lane of the shares themselves, so that no write overtakes another.
     fn write_rewrapped(&mut self, group: GroupId, shares: &[(ShareKey, StoredShare)], actions: &mut Actions) {
-        let row = |(key, stored): &(ShareKey, StoredShare)| Write {
-            table: Table::Shares,
-            key: share_row(key),
-            value: Some(stored_bytes(stored)),
-        };
         let (lane, id) = (Lane::Group(group), self.fresh_id());
-        actions.push(Action::Persist { lane, writes: shares.iter().map(row).collect() });
+        let writes = shares.iter().map(|(key, stored)| share_write(key, stored)).collect();
+        actions.push(Action::Persist { lane, writes });
         actions.push(Action::Confirm { lane, id });
         self.rewrapping.waits_for = Some(id);
     }

@@ -9,11 +9,11 @@ use crate::cms::command::Command;
 use crate::cms::committee::{Committee, FOUNDERS, Seat, Step, next_seat};
 use crate::cms::election::Hard;
 use crate::limits::{
-    ABSENT_MS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_ABSENT_EPOCHS, TESTNET_REDEAL_EPOCHS, UNFIT_EPOCHS,
+    ABSENT_MS, MUTE_MS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_ABSENT_EPOCHS, TESTNET_REDEAL_EPOCHS, UNFIT_EPOCHS,
     WRITE_STALLED_MS,
 };
 use crate::membership::{Member, MemberRecord};
-use crate::types::{HostId, Now, Time};
+use crate::types::{Digest, HostId, Now, Time};
 use crate::view::View;
 
 /// What a leader watches.
@@ -23,12 +23,30 @@ pub(super) struct Watch {
     pub(super) look_at: Option<Time>,
     /// Seated hosts without current evidence, or that do not vote, and since when: as long as this host has led.
     absent: BTreeMap<HostId, Time>,
-    /// Receivers through whom a dealing had to be given up since this host leads: the next one does without them.
-    mute: BTreeSet<HostId>,
+    /// Receivers through whom a dealing had to be given up since this host leads: the next ones do without them.
+    mute: BTreeMap<HostId, Mute>,
+    /// The dealing that was given up last.
+    given_up: Option<Digest>,
     /// Hosts that were given a seat since this host leads and never followed the log: others come first.
     idle: BTreeSet<HostId>,
     /// Since when this host leads and does not stand itself.
     unfit: Option<Time>,
+}
+
+/// A receiver without whom dealings are begun for a while.
+struct Mute {
+    until: Time,
+    times: u32,
+}
+
+impl Mute {
+    /// One more dealing was given up through it: it is left out twice as long as the last time. A host that was starting
+    /// gets its share a few minutes later; one that lies holds up ever fewer dealings, though it come and go.
+    fn again(before: Option<&Self>, now: Time) -> Self {
+        let times = before.map_or(0, |mute| mute.times.saturating_add(1));
+        let doubled = 1_u64.checked_shl(times).unwrap_or(u64::MAX);
+        Self { until: now.plus(MUTE_MS.saturating_mul(doubled)), times }
+    }
 }
 
 impl Host {
@@ -53,20 +71,25 @@ impl Host {
         self.let_go(now, actions);
         self.raise_version(now, actions);
         if let Some(step) = self.next_step(now) {
-            self.blame(&step);
+            self.blame(now, &step);
             // Another step may be on its way: the records take one of them.
             let _not_leading = self.propose(now, &Command::Committee(step), Then::Nothing, actions);
         }
     }
 
     /// Through whom a step is needed at all: others come first from now on.
-    fn blame(&mut self, step: &Step) {
+    fn blame(&mut self, now: Now, step: &Step) {
         let Some(committee) = self.ground.records.committee() else { return };
         match step {
-            Step::Abort { .. } => {
+            // Once for each dealing: that it is given up is proposed until it is recorded.
+            Step::Abort { ceremony } if self.watch.given_up != Some(*ceremony) => {
+                self.watch.given_up = Some(*ceremony);
                 let needed = usize::from(committee.key.t);
                 let mute = self.redealing.as_ref().map(|redealing| redealing.mute(needed)).unwrap_or_default();
-                self.watch.mute.extend(mute);
+                for host in mute {
+                    let marked = Mute::again(self.watch.mute.get(&host), now.monotonic);
+                    self.watch.mute.insert(host, marked);
+                }
             }
             Step::Unseat { id } => {
                 let learner = committee.seats.iter().find(|seat| seat.id == *id && !seat.votes);
@@ -87,8 +110,6 @@ impl Host {
         let is_gone = |host: &HostId| !self.coordinator.stands(view, host) || self.coordinator.silent.contains(host);
         let gone: Vec<HostId> = seats.iter().map(|seat| seat.host).filter(is_gone).collect();
         self.watch.absent.retain(|host, _| gone.contains(host));
-        // Whoever was away could not say what it held.
-        self.watch.mute.retain(|host| !gone.contains(host));
         for host in gone {
             self.watch.absent.entry(host).or_insert(now.monotonic);
         }
@@ -107,7 +128,7 @@ impl Host {
         if let Some(ceremony) = &committee.dealing {
             return self.end_of_dealing(now, view, ceremony);
         }
-        let is_mute = |host: &HostId| self.watch.mute.contains(host);
+        let is_mute = |host: &HostId| self.watch.mute.get(host).is_some_and(|mute| now.monotonic < mute.until);
         if let Some(learner) = committee.seats.iter().find(|seat| !seat.votes) {
             return self.step_of_learner(now, learner);
         }

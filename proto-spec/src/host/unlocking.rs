@@ -58,7 +58,9 @@ impl Host {
         shown: &Shown,
         actions: &mut Actions,
     ) {
-        self.take_beacon(now, &shown.epoch, actions);
+        if !self.take_beacon_of(now, from, &shown.epoch, actions) {
+            return;
+        }
         match self.unlock_part(now, &from, number, shown) {
             Ok(message) => self.send(Lane::Direct, from, message, actions),
             // Everybody is starting: it asks again by itself.

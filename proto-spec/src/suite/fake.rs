@@ -156,6 +156,17 @@ impl Fake {
         sign(key, b"bls", message)
     }
 
+    /// What a dealer could deal to one receiver alone: another polynomial with the same value there, and its proof.
+    pub fn deal_apart(commitments: &[BlsPublic], index: ShareIndex) -> Option<(Vec<BlsPublic>, BlsSignature)> {
+        // x - index: nothing at that receiver, something at all others.
+        let mut coefficients = vec![ORDER - u64::from(index.0), 1];
+        coefficients.resize(commitments.len(), 0);
+        let apart: Vec<BlsPublic> = coefficients.iter().map(|c| BlsPublic(wide(power(BASE, *c, MODULUS)))).collect();
+        let sum = Self.key_sum_commitments(None, &[commitments, &apart])?;
+        let proof = sign(sum.first()?, b"proof", b"possession")?;
+        Some((sum, proof))
+    }
+
     /// What a virtual client's SSH key does.
     pub fn sshsig_sign(key: &SshKey, namespace: &str, message: &[u8]) -> String {
         hex::encode(stretch::<64>(&[b"sshsig", &key.0, namespace.as_bytes(), message]))

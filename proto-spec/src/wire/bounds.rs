@@ -52,7 +52,9 @@ impl Message {
             Self::FoundingDeal { deal, .. } | Self::KeyDealt { deal, .. } if !deal.within_bounds() => {
                 Err(DecodeError::Bound("deal"))
             }
-            Self::FoundingVote { vote, .. } => bound("parts", vote.parts.len(), FOUNDERS + 1),
+            Self::FoundingVote { vote, .. } => {
+                bound("parts", vote.parts.len(), FOUNDERS + 1).and(bound("deals", vote.deals.len(), FOUNDERS))
+            }
             Self::FoundingDone(founding) => bound("founders", founding.founders.len(), FOUNDERS),
             Self::Ballot(ballot) if !ballot.within_bounds() => Err(DecodeError::Bound("ballot")),
             Self::Ballot(ballot) => {

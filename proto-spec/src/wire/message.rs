@@ -251,6 +251,8 @@ pub enum Message {
         attempt: RequestId,
         /// The deal.
         deal: KeyDeal,
+        /// The dealer's signature over the attempt and the deal's digest.
+        signature: Ed25519Signature,
     },
     /// Founder → founder.
     FoundingVote {
@@ -504,6 +506,8 @@ pub enum Message {
     BoundAsk {
         /// The request.
         request: RequestId,
+        /// The credential.
+        id: CredentialId,
         /// Digest of the head.
         head: Digest,
     },
