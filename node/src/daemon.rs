@@ -133,7 +133,7 @@ async fn told_to_end(mut terminate: Signal, mut interrupt: Signal, requests: mps
     let command = spec::host::LocalCommand::End;
     // A driver that does not answer any more has nothing to hand on; a second signal is not waited for either.
     let asked = async {
-        if requests.send(LocalRequest { command, answer }).await.is_ok() {
+        if requests.send(LocalRequest { command, answer, place: None }).await.is_ok() {
             drop(ended.await);
         }
     };

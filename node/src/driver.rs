@@ -11,6 +11,7 @@ use spec::wire::{decode_message, encode_message};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::places::Place;
 use crate::network::{Arrival, Ends, Order};
 use crate::reports::Reports;
 use crate::tpm::{Tpm, TpmError};
@@ -46,8 +47,14 @@ pub struct LocalRequest {
     /// The request.
     pub command: LocalCommand,
     /// Takes the answer.
-    pub answer: oneshot::Sender<Result<LocalReply, Failure>>,
+    pub answer: Answer,
+    /// The place of whoever asked, which stays taken until there is an answer, though nobody wait for it any more; none
+    /// where the daemon itself asks.
+    pub(crate) place: Option<Place>,
 }
+
+/// Where an answer goes.
+pub type Answer = oneshot::Sender<Result<LocalReply, Failure>>;
 
 /// Answers of parts that work beside the driver.
 enum Finished {
@@ -71,7 +78,7 @@ pub struct Driver {
     map_identity: SecretBytes,
     finished: (mpsc::UnboundedSender<Finished>, mpsc::UnboundedReceiver<Finished>),
     locals: mpsc::Receiver<LocalRequest>,
-    answers: BTreeMap<LocalId, oneshot::Sender<Result<LocalReply, Failure>>>,
+    answers: BTreeMap<LocalId, (Answer, Option<Place>)>,
     next_local: u64,
     /// Questions in a row that the TPM left without any answer.
     wedged: u32,
@@ -120,8 +127,6 @@ impl Driver {
             while let Some(event) = self.own.pop_front() {
                 self.feed(event)?;
             }
-            // Clients that went away: their answers would wait for nobody.
-            self.answers.retain(|_, answer| !answer.is_closed());
             self.watch_disk()?;
             let sleep = self.sleep();
             tokio::select! {
@@ -139,10 +144,10 @@ impl Driver {
                     self.feed(event)?;
                 }
                 request = self.locals.recv() => {
-                    let LocalRequest { command, answer } = request.ok_or(DriverError::Ended("local socket"))?;
+                    let LocalRequest { command, answer, place } = request.ok_or(DriverError::Ended("local socket"))?;
                     self.next_local += 1;
                     let id = LocalId(self.next_local);
-                    self.answers.insert(id, answer);
+                    self.answers.insert(id, (answer, place));
                     self.feed(Event::Command { id, command: Box::new(command) })?;
                 }
                 () = tokio::time::sleep(sleep) => self.feed(Event::Tick)?,
@@ -285,7 +290,7 @@ impl Driver {
                 });
             }
             Action::Reply { id, reply, .. } => {
-                if let Some(answer) = self.answers.remove(&id) {
+                if let Some((answer, _place)) = self.answers.remove(&id) {
                     drop(answer.send(reply)); // a client that went away does not hear it
                 }
             }

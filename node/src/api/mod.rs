@@ -2,7 +2,7 @@
 //! lets in.
 
 pub mod client;
-mod places;
+pub(crate) mod places;
 pub mod server;
 
 use std::collections::BTreeMap;

@@ -70,11 +70,25 @@ fn place(places: &Arc<Semaphore>, peer: Peer) -> Option<OwnedSemaphorePermit> {
     places.clone().try_acquire_owned().ok().filter(|_| is_open)
 }
 
-async fn converse(stream: UnixStream, routes: Router, peer: Peer, _place: OwnedSemaphorePermit) {
+/// A place, for as long as somebody has it.
+pub(crate) type Place = Arc<OwnedSemaphorePermit>;
+
+tokio::task_local! {
+    static PLACE: Place;
+}
+
+/// The place of the connection that is served. What it asked for is under way also when it is gone: its place is taken
+/// until then.
+pub(super) fn own() -> Option<Place> {
+    PLACE.try_with(Place::clone).ok()
+}
+
+async fn converse(stream: UnixStream, routes: Router, peer: Peer, place: OwnedSemaphorePermit) {
     let service = TowerToHyperService::new(routes.layer(Extension(ConnectInfo(peer))));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    let served = PLACE.scope(Arc::new(place), http.serve_connection(TokioIo::new(stream), service));
+    if let Err(error) = served.await {
         tracing::debug!(%error, "a connection of the local socket ended");
     }
 }
@@ -93,6 +107,28 @@ mod tests {
         assert_eq!(of_root.len(), PLACES_OF_ADMIN);
         drop(taken);
         assert!(place(&places, anybody).is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_hangs_up_keeps_its_place_until_what_it_asked_for_is_done() {
+        use tokio::io::AsyncWriteExt as _;
+        let places = Arc::new(Semaphore::new(PLACES));
+        let (asked, mut under_way) = tokio::sync::mpsc::unbounded_channel();
+        let slow = move || {
+            drop(asked.send(own().expect("a place")));
+            std::future::pending::<&'static str>()
+        };
+        let routes = Router::new().route("/", axum::routing::get(slow));
+        let (mut client, server) = UnixStream::pair().expect("sockets");
+        let peer = Peer { uid: Some(0) };
+        let served = tokio::spawn(converse(server, routes, peer, place(&places, peer).expect("a place")));
+        client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.expect("writes");
+        let request = under_way.recv().await.expect("it is asked");
+        drop(client);
+        tokio::time::timeout(HEAD_PATIENCE, served).await.expect("the connection ends").expect("in order");
+        assert_eq!(places.available_permits(), PLACES - 1);
+        drop(request);
+        assert_eq!(places.available_permits(), PLACES);
     }
 
     #[tokio::test]

@@ -102,16 +102,19 @@ fn group_of(name: Option<&str>) -> std::io::Result<Option<u32>> {
 }
 
 impl Door {
-    async fn ask(&self, command: LocalCommand) -> Result<LocalReply, Refusal> {
+    /// The host's answer.
+    async fn answer_to(&self, command: LocalCommand) -> Result<LocalReply, Failure> {
         let (answer, wait) = oneshot::channel();
         let gone = || Failure::Local("the daemon is ending");
-        if self.requests.send(LocalRequest { command, answer }).await.is_err() {
-            return Err(self.failure(&gone()).await);
-        }
-        match wait.await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(failure)) => Err(self.failure(&failure).await),
-            Err(_) => Err(self.failure(&gone()).await),
+        let request = LocalRequest { command, answer, place: places::own() };
+        self.requests.send(request).await.map_err(|_| gone())?;
+        wait.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    async fn ask(&self, command: LocalCommand) -> Result<LocalReply, Refusal> {
+        match self.answer_to(command).await {
+            Ok(reply) => Ok(reply),
+            Err(failure) => Err(self.failure(&failure).await),
         }
     }
 
@@ -127,11 +130,8 @@ impl Door {
 
     /// The answer to a failed request: with people's names for hosts.
     async fn failure(&self, failure: &Failure) -> Refusal {
-        let (answer, wait) = oneshot::channel();
         let mut names = std::collections::BTreeMap::new();
-        if self.requests.send(LocalRequest { command: LocalCommand::Hosts, answer }).await.is_ok()
-            && let Ok(Ok(LocalReply::Hosts(lines))) = wait.await
-        {
+        if let Ok(LocalReply::Hosts(lines)) = self.answer_to(LocalCommand::Hosts).await {
             names = lines.into_iter().map(|line| (line.record.host, line.record.name)).collect();
         }
         let status = match failure {

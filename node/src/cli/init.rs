@@ -75,6 +75,7 @@ impl Init {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let signers = self.signers()?;
         let genesis = self.genesis(&signers)?;
+        genesis.check_bounds().map_err(|error| usage(format!("this is no genesis: {error}")))?;
         let bytes = wire::encode(&genesis);
         let signer_of =
             |key: &SshKey| signers.iter().find(|(_, signer)| signer.public() == *key).map(|(_, signer)| signer);

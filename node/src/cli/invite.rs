@@ -13,7 +13,7 @@ use spec::types::Digest;
 use spec::{text, wire};
 
 use super::init::{fresh_serial, sign_ticket};
-use super::{Context, Outcome, failure, field, say, usage};
+use super::{Context, Form, Outcome, failure, field, say, usage};
 use crate::api::{ErrorBody, FORMAT, unpack};
 use crate::clock;
 use crate::ssh::Signer;
@@ -93,6 +93,9 @@ impl Invite {
         );
         let text = sign_ticket(&ticket, &signer)?.to_text();
         match &self.out {
+            None if context.form == Form::Json => {
+                context.print(&json!({ "format": FORMAT, "ticket_text": text, "name": name }), |_| String::new())
+            }
             None => say(&text),
             Some(path) => {
                 write_private(path, text.as_bytes()).map_err(|e| failure(format!("{}: {e}", path.display())))?;

@@ -204,7 +204,7 @@ fn report(error: &ErrorBody, form: Form) {
         // What cannot be written cannot be reported either: the exit code says it.
         Form::Json => drop(say(&format!("{}\n", json!({ "format": FORMAT, "error": error })))),
         Form::Text => {
-            eprintln!("vouchsafe: {}", error.message);
+            eprintln!("vouchsafe: {}", printable(&error.message));
             if let Some(hint) = &error.hint {
                 eprintln!("  hint: {hint}");
             }
@@ -264,10 +264,16 @@ fn field<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// What others wrote, as a terminal may show it: an address or a recipient may hold what would rewrite the screen.
+fn printable(text: &str) -> String {
+    let shown = |one: char| if one.is_control() { one.escape_default().to_string() } else { one.to_string() };
+    text.chars().map(shown).collect()
+}
+
 /// A field of an answer as text, whatever its kind.
 fn shown(value: &Value, name: &str) -> String {
     match value.get(name) {
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => printable(text),
         Some(Value::Null) | None => "-".to_owned(),
         Some(other) => other.to_string(),
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::init::public_text;
 use super::invite::write_private;
-use super::{Context, Outcome, failure, field, shown};
+use super::{Context, Outcome, failure, field, printable, shown};
 
 /// Shows one credential; never its content.
 #[derive(Args)]
@@ -35,7 +35,7 @@ impl Show {
         context.print(&answer, |answer| {
             let list = |name: &str| {
                 let all = answer.get(name).and_then(Value::as_array).into_iter().flatten();
-                let all: Vec<&str> = all.filter_map(Value::as_str).collect();
+                let all: Vec<String> = all.filter_map(Value::as_str).map(printable).collect();
                 if all.is_empty() { "nobody".to_owned() } else { all.join(" ") }
             };
             format!(

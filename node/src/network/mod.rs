@@ -247,6 +247,8 @@ impl Network {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
+                // In this order: what the driver asks for is bounded by what it does, what peers send by nothing.
+                biased;
                 order = self.orders.recv() => match order {
                     Some(Order::Send { to, address, bytes }) => self.send(to, &address, bytes).await,
                     Some(Order::Disconnect(key)) => self.disconnect(&key),
