@@ -62,7 +62,7 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
     figures.retain(|name, _| !name.starts_with("next_put") && name != "rounds");
     figures.insert("key_epochs".to_owned(), json!(epochs));
     figures.insert("mesh_keys".to_owned(), json!(keys.len()));
-    figures.insert("old_share_signs".to_owned(), json!(false));
+    figures.insert("two_new_shares_and_an_old_one_sign".to_owned(), json!(false));
     Ok(figures)
 }
 

@@ -16,6 +16,8 @@ use crate::mesh::{Mesh, SETTLE, TestnetError};
 pub(super) const T: Duration = Duration::from_millis(TICK_MS * ELECTION_TICKS as u64);
 /// Clients at once.
 const CLIENTS: usize = 3;
+/// Each client waits so long after a put once the fault has been measured: all that was put is read back in the end.
+const PACE: Duration = Duration::from_millis(500);
 /// An acknowledged put is waited for at most so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,6 +43,8 @@ struct Acknowledged {
 #[derive(Default)]
 pub(super) struct Load {
     stop: AtomicBool,
+    /// From the next acknowledged put on.
+    is_measured: AtomicBool,
     /// Machines that nobody asks: dead, or cut off from the others.
     away: Mutex<Vec<String>>,
     /// All contents that were put, or may have been, by name.
@@ -93,6 +97,7 @@ pub(super) fn strike<R>(
             let next = next();
             let ended =
                 next.ok_or_else(|| TestnetError::NotThere("no put after the fault was acknowledged".to_owned()))?;
+            load.is_measured.store(true, Ordering::Relaxed);
             Ok((ended.duration_since(struck).as_secs_f64(), meanwhile()?))
         });
         load.stop.store(true, Ordering::Relaxed);
@@ -117,6 +122,9 @@ fn put_and_get(load: &Load, mesh: &Mesh, terms: &[&str], prefix: &str, client: u
     let is_away = |name: &str| locked(&load.away).iter().any(|away| away == name);
     let mut number = 0;
     while !load.stop.load(Ordering::Relaxed) {
+        if load.is_measured.load(Ordering::Relaxed) {
+            std::thread::sleep(PACE);
+        }
         let name = format!("{prefix}/{client}/{}", number / 2);
         let content = format!("content {number} of {name}").into_bytes();
         let through = (number + client * 2) % hosts.len().max(1);
