@@ -51,6 +51,35 @@ fn seated_hosts_leave_one_after_the_other_the_leader_too_and_the_key_stays() {
 }
 
 #[test]
+fn hosts_that_leave_together_are_let_go_though_they_are_half_of_the_committee() {
+    // Three of five seats; all of five whose places five others take; all three of the smallest mesh.
+    for (hosts, gone) in [(7, 3), (10, 5), (6, 3)] {
+        let mut run = mesh(hosts);
+        let seated = run.status(0).committee;
+        let name = |run: &mut Run, machine: usize| run.status(machine).member.expect("a member").name;
+        let leaving: Vec<usize> =
+            (0..hosts).filter(|machine| seated.contains(&name(&mut run, *machine))).take(gone).collect();
+        for machine in &leaving {
+            assert!(matches!(leave(&mut run, *machine), Ok(LocalReply::Leaving)), "{machine} of {hosts}");
+        }
+        run.settle(200_000);
+        for machine in &leaving {
+            assert!(run.status(*machine).left, "{machine} of {hosts}");
+            run.world.crash(*machine);
+        }
+        let stays = (0..hosts).find(|machine| !leaving.contains(machine)).expect("somebody stays");
+        let before = run.records(stays).round();
+        run.settle(20_000);
+        let records = run.records(stays);
+        assert!(records.round() > before, "{hosts} hosts: the others go on");
+        let committee = records.committee().expect("a committee");
+        assert_eq!(committee.voters(), committee.key.holders, "{hosts} hosts");
+        assert_eq!(committee.seats.len(), records.wanted_seats(), "{hosts} hosts");
+        run.is_sound();
+    }
+}
+
+#[test]
 fn a_seated_host_that_was_replaced_while_it_was_away_comes_back_as_a_follower() {
     let mut run = mesh(6);
     let leads = leader(&mut run).expect("somebody leads");

@@ -104,3 +104,76 @@ fn whoever_never_takes_its_seat_keeps_nobody_else_from_it() {
         assert!(!voters.contains(idle), "liar {liar}");
     }
 }
+
+/// How many vote, and how many hold a share of the mesh key.
+fn seats(run: &Run) -> (usize, usize) {
+    let committee = run.records(0).committee().expect("a committee");
+    (committee.voters().len(), committee.key.holders.len())
+}
+
+#[test]
+fn nobody_gets_a_vote_where_the_key_may_not_move_to_it() {
+    // North, east and south found it; north sends another; then south is gone, and has not left.
+    let (mut run, genesis) = machines(5, |number| [0, 1, 2, 0, 2][number % 5]);
+    assert!((0..4).all(|number| run.enrol(number, &genesis)));
+    run.settle(10 * EPOCH_MS);
+    run.world.crash(2);
+    run.settle((TESTNET_ABSENT_EPOCHS + 40) * EPOCH_MS);
+    assert_eq!(seats(&run), (3, 3), "two of north could sign");
+    // It has no share, and nothing depends on it.
+    run.world.crash(3);
+    let before = run.records(0).round();
+    run.settle(10 * EPOCH_MS);
+    assert!(run.records(0).round() > before, "two of the three that founded it go on");
+    // After a power cut of all these two are enough.
+    (0..2).for_each(|machine| run.world.crash(machine));
+    (0..2).for_each(|machine| run.world.start(machine));
+    let before = run.records(0).round();
+    run.settle(20 * EPOCH_MS);
+    assert!(run.records(0).round() > before, "after a power cut too");
+    // South sends another, which takes the seat.
+    assert!(run.enrol(4, &genesis));
+    run.settle((TESTNET_ABSENT_EPOCHS + 40) * EPOCH_MS);
+    let committee = run.records(0).committee().expect("a committee");
+    let seated: Vec<_> = committee.seats.iter().map(|seat| seat.host).collect();
+    assert!(seated.contains(run.host(4).host()), "{seated:?}");
+    assert_eq!(seats(&run), (3, 3));
+}
+
+#[test]
+fn where_fewer_can_sit_than_are_wanted_the_dead_go_all_the_same() {
+    let (mut run, genesis) = machines(6, |number| number % 5);
+    assert!((0..6).all(|number| run.enrol(number, &genesis)));
+    run.settle(20 * EPOCH_MS);
+    let committee = run.records(0).committee().expect("a committee").voters();
+    let sits = |run: &Run, machine: &usize| committee.contains(run.host(*machine).host());
+    let dead: Vec<usize> = (1..6).filter(|machine| sits(&run, machine)).take(2).collect();
+    dead.iter().for_each(|machine| run.world.crash(*machine));
+    run.settle((TESTNET_ABSENT_EPOCHS + 40) * EPOCH_MS);
+    // Of six, one more may be lost; with two dead voters beside them it may not.
+    assert_eq!(seats(&run), (4, 4));
+    dead.iter().for_each(|machine| run.world.start(*machine));
+    run.settle(40 * EPOCH_MS);
+    assert_eq!(seats(&run), (5, 5), "they are back");
+    run.is_sound();
+}
+
+#[test]
+fn the_largest_committee_replaces_two_at_once() {
+    let (mut run, _) = machines(23, |number| number % 5);
+    run.committee = 21;
+    let genesis = run.genesis(&Scenario::named("calm").expect("a scenario"));
+    // Each answers the challenges of a majority, one at a time, and is asked anew by all while it does.
+    let outside: Vec<usize> = (0..23).filter(|number| !run.enrol(*number, &genesis)).collect();
+    assert_eq!(outside, Vec::<usize>::new());
+    run.settle(30 * EPOCH_MS);
+    assert_eq!(seats(&run), (21, 21));
+    let committee = run.records(0).committee().expect("a committee").voters();
+    let sits = |run: &Run, machine: &usize| committee.contains(run.host(*machine).host());
+    let dead: Vec<usize> = (1..23).filter(|machine| sits(&run, machine)).take(2).collect();
+    dead.iter().for_each(|machine| run.world.crash(*machine));
+    run.settle((TESTNET_ABSENT_EPOCHS + 60) * EPOCH_MS);
+    assert_eq!(seats(&run), (21, 21));
+    let committee = run.records(0).committee().expect("a committee");
+    assert_eq!(committee.seats.len(), 21, "the dead are gone");
+}

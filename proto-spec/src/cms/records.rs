@@ -141,13 +141,24 @@ impl Records {
         }
     }
 
-    fn change_committee(&mut self, suite: &dyn Suite, step: &Step) -> Result<Effect, Check> {
-        let may_sit = match step {
+    /// Whether these records would take a step of the committee now: a leader proposes no other. Deals are checked when they
+    /// are recorded.
+    pub fn takes(&self, suite: &dyn Suite, step: &Step) -> bool {
+        let taken = |committee: &Committee, mesh| committee.clone().take(suite, mesh, self.round(), step).is_ok();
+        self.may_sit(step) && self.committee().zip(self.mesh()).is_some_and(|(committee, mesh)| taken(committee, mesh))
+    }
+
+    /// Whether a step seats or deals to nobody to whom the members' records speak against.
+    fn may_sit(&self, step: &Step) -> bool {
+        match step {
             Step::Seat { host, .. } => self.members.staying_hosts().any(|record| record.host == *host),
             Step::Redeal(ceremony) => self.stays_spread(ceremony),
             _ => true,
-        };
-        let round = self.round();
+        }
+    }
+
+    fn change_committee(&mut self, suite: &dyn Suite, step: &Step) -> Result<Effect, Check> {
+        let (may_sit, round) = (self.may_sit(step), self.round());
         let founded = self.founded.as_mut().filter(|_| may_sit).ok_or(Check::Record)?;
         let mesh = *founded.genesis.mesh();
         if let (Step::Activate { dealt, .. }, Some(dealing)) = (step, &founded.committee.dealing) {

@@ -10,7 +10,7 @@ use crate::credential::head::Dealer;
 use crate::credential::seal::SealContext;
 use crate::credential::split::{self, Deal, Placement, PutOrder, Receiver};
 use crate::error::{Check, Misbehaved, Subject};
-use crate::limits::{MESSAGE_MAX, REQUESTS_OPEN_MAX};
+use crate::limits::{COMMITTEE_MAX, MESSAGE_MAX, REQUESTS_OPEN_MAX};
 use crate::membership::{Admission, MemberRecord};
 use crate::signing::{Memory, Parts, Signable, combine_unnamed};
 use crate::ticket::Contact;
@@ -47,10 +47,11 @@ impl Host {
         }
     }
 
-    /// The committee, with addresses.
+    /// The committee, with addresses. While one of its seats is given to another it may have one more than there are others
+    /// take.
     pub(super) fn contacts(&self) -> Vec<Contact> {
         let contact = |transport: TransportKey| Contact { address: self.address_of(&transport), transport };
-        self.committee().into_iter().map(contact).collect()
+        self.committee().into_iter().take(COMMITTEE_MAX).map(contact).collect()
     }
 
     /// A founder that missed the end of the founding is shown it.

@@ -122,58 +122,114 @@ impl Host {
         self.watch.absent.get(host).is_some_and(|since| now.monotonic >= since.plus(grace))
     }
 
+    /// What comes next: of what is to be done the first that the records take, since what they refuse must not stand before
+    /// the rest for ever.
     fn next_step(&self, now: Now) -> Option<Step> {
         let view = self.view(now)?;
         let committee = view.records.committee()?;
         if let Some(ceremony) = &committee.dealing {
             return self.end_of_dealing(now, view, ceremony);
         }
-        let is_mute = |host: &HostId| self.watch.mute.get(host).is_some_and(|mute| now.monotonic < mute.until);
         if let Some(learner) = committee.seats.iter().find(|seat| !seat.votes) {
             return self.step_of_learner(now, learner);
         }
         let keep = self.keeping(now, view, committee);
-        if let Some(host) = self.newcomer(view, committee, &keep) {
-            return Some(Step::Seat { host, id: committee.next_id });
-        }
-        let receivers: Vec<HostId> = keep.iter().filter(|host| !is_mute(host)).copied().collect();
-        let all_stand = receivers.iter().all(|host| self.coordinator.stands(view, host));
-        let changes = receivers != committee.key.holders || has_lost_share(committee);
-        let moves = changes && self.may_move(view, committee, &keep);
-        if (moves || is_old(view, committee)) && receivers.len() >= FOUNDERS && all_stand {
-            let ceremony = committee.next_dealing(receivers);
-            // Where it may not move to these it stays: another host of a domain that is missing must come first.
-            if view.records.stays_spread(&ceremony) {
-                return Some(Step::Redeal(ceremony));
-            }
-        }
-        let gone = |seat: &&Seat| (seat.lost.is_some() || !keep.contains(&seat.host)) && !committee.may_sign(seat);
-        committee.seats.iter().find(gone).map(|seat| Step::Unseat { id: seat.id })
+        let receivers = self.receivers(now, view, committee, &keep);
+        let unseat = |seat: &Seat| Step::Unseat { id: seat.id };
+        // Where it holds no share and is not wanted it makes a majority harder to find, and nothing else.
+        let is_gone = |seat: &&Seat| {
+            let stays = keep.contains(&seat.host) || receivers.contains(&seat.host);
+            (seat.lost.is_some() || !stays) && !committee.may_sign(seat)
+        };
+        let mut steps: Vec<Step> = committee.seats.iter().filter(is_gone).map(unseat).collect();
+        let newcomer = self.newcomer(view, committee, &keep);
+        steps.extend(newcomer.map(|host| Step::Seat { host, id: committee.next_id }));
+        steps.extend(self.moving(view, committee, &keep, receivers));
+        steps.into_iter().find(|step| view.records.takes(view.suite, step))
     }
 
-    /// Who is to sit beside those that are kept: where a seat is free, or where a few domains hold too many of them and need
-    /// not.
+    /// The mesh key moves. Where it may not move to these, since the hosts of a few domains could sign, another host must come
+    /// first; and whoever votes in vain without a share goes again: nothing is to depend on it.
+    fn moving(&self, view: View<'_>, committee: &Committee, keep: &[HostId], receivers: Vec<HostId>) -> Option<Step> {
+        let all_stand = receivers.iter().all(|host| self.coordinator.stands(view, host));
+        let changes = receivers != committee.key.holders || has_lost_share(committee);
+        let moves = changes && self.may_move(view, committee, keep);
+        if !(moves || is_old(view, committee)) || receivers.len() < FOUNDERS || !all_stand {
+            return None;
+        }
+        let ceremony = committee.next_dealing(receivers);
+        if view.records.stays_spread(&ceremony) {
+            return Some(Step::Redeal(ceremony));
+        }
+        let has_none = |seat: &&Seat| seat.host != self.own.host && committee.key.index_of(&seat.host).is_none();
+        committee.seats.iter().find(has_none).map(|seat| Step::Unseat { id: seat.id })
+    }
+
+    /// To whom the key would be dealt: to those that are kept and take shares; and, where these are no majority of those that
+    /// vote now, to some that leave: they keep shares until the others' seats are gone.
+    fn receivers(&self, now: Now, view: View<'_>, committee: &Committee, keep: &[HostId]) -> Vec<HostId> {
+        let is_mute = |host: &HostId| self.watch.mute.get(host).is_some_and(|mute| now.monotonic < mute.until);
+        let voters = committee.voters();
+        let stays_for_now = |host: &HostId| {
+            let leaves = view.records.roll().is_leaving(host) && !self.is_long_gone(now, host);
+            leaves && !is_mute(host) && self.coordinator.stands(view, host)
+        };
+        let record = |host: &HostId| view.records.member(host).map(Member::record);
+        let leaving: Vec<&MemberRecord> = voters.iter().filter(|host| stays_for_now(host)).filter_map(record).collect();
+        let mut receiving: Vec<&MemberRecord> = keep.iter().filter(|host| !is_mute(host)).filter_map(record).collect();
+        while receiving.len() <= voters.len() / 2
+            && let Some(next) = next_seat(&receiving, leaving.iter().copied())
+        {
+            receiving.push(next);
+        }
+        let mut receivers: Vec<HostId> = receiving.into_iter().map(|record| record.host).collect();
+        receivers.sort_unstable();
+        receivers
+    }
+
+    /// Who is to sit beside those that are kept: where a seat is free and the key may move to it, or where a few domains hold
+    /// too many of them and need not.
     fn newcomer(&self, view: View<'_>, committee: &Committee, keep: &[HostId]) -> Option<HostId> {
-        let kept = committee.seats.iter().filter(|seat| seat.lost.is_none());
-        let seated: Vec<&MemberRecord> = kept.filter_map(|seat| record_of(view, seat)).collect();
         let standing: Vec<&MemberRecord> = view
             .records
             .roll()
             .staying_hosts()
+            .filter(|record| committee.seat_of(&record.host).is_none())
             .filter(|record| self.coordinator.may_hold(view, &record.host))
             .collect();
         let is_idle = |record: &MemberRecord| self.watch.idle.contains(&record.host);
-        let willing = standing.iter().copied().filter(|record| !is_idle(record));
-        let next = next_seat(&seated, willing).or_else(|| next_seat(&seated, standing.iter().copied()))?;
-        let is_free = keep.len() < view.records.wanted_seats();
-        let of_domain = |domain: &str| seated.iter().filter(|record| record.domain == domain).count();
-        let fullest = seated.iter().map(|record| of_domain(&record.domain)).max().unwrap_or(0);
-        let spreads = || {
+        let pick = |sitting: &[&MemberRecord]| {
+            let willing = standing.iter().copied().filter(|record| !is_idle(record));
+            next_seat(sitting, willing).or_else(|| next_seat(sitting, standing.iter().copied()))
+        };
+        let kept: Vec<&MemberRecord> =
+            keep.iter().filter_map(|host| view.records.member(host)).map(Member::record).collect();
+        let mut sitting = kept.clone();
+        let wanted = view.records.wanted_seats();
+        while sitting.len() < wanted
+            && let Some(next) = pick(&sitting)
+        {
+            sitting.push(next);
+        }
+        // An even number of seats bears no more losses than one fewer: only where somebody goes it is better than none. And a
+        // voter that could hold no share is one more on whom everything depends.
+        let replaces = committee.seats.iter().any(|seat| seat.lost.is_some() || !keep.contains(&seat.host));
+        let may_sit = |size: &usize| {
+            let hosts = sitting.iter().take(*size).map(|record| record.host);
+            let is_of_use = replaces || *size == wanted || !size.is_multiple_of(2);
+            is_of_use && view.records.stays_spread(&committee.next_dealing(hosts.collect()))
+        };
+        if (kept.len() + 1..=sitting.len()).rev().any(|size| may_sit(&size)) {
+            return sitting.get(kept.len()).map(|record| record.host);
+        }
+        let of_domain = |domain: &str| kept.iter().filter(|record| record.domain == domain).count();
+        let fullest = kept.iter().map(|record| of_domain(&record.domain)).max().unwrap_or(0);
+        let spreads = |next: &&MemberRecord| {
             let t = u8::try_from(keep.len() / 2 + 1).unwrap_or(u8::MAX);
             let is_whole = committee.seats.len() == keep.len() && view.records.spread_seats() == Some(keep.len());
             is_whole && !view.records.are_spread(t, keep) && of_domain(&next.domain) + 1 < fullest
         };
-        (is_free || spreads()).then_some(next.host)
+        pick(&kept).filter(spreads).map(|record| record.host)
     }
 
     /// Voters that are to stay, in the order of their identities: not who leaves, who is long gone, or is too many.
@@ -202,11 +258,14 @@ impl Host {
         others.max_by_key(|(at, host)| (fullness(host), *at)).map(|(at, _)| at)
     }
 
-    /// The key moves once every seat that is wanted is taken, or where nobody else can take one and somebody leaves: a
-    /// share does not move twice for one change.
+    /// The key moves once every seat that is wanted is taken; or where nobody else can take one and somebody leaves, or votes
+    /// without a share: a share does not move twice for one change.
     fn may_move(&self, view: View<'_>, committee: &Committee, keep: &[HostId]) -> bool {
         let leaves = |host: &HostId| view.records.roll().is_leaving(host);
-        keep.len() >= view.records.wanted_seats() || committee.key.holders.iter().any(leaves)
+        let has_none = |host: &HostId| committee.key.index_of(host).is_none();
+        keep.len() >= view.records.wanted_seats()
+            || committee.key.holders.iter().any(leaves)
+            || keep.iter().any(has_none)
     }
 
     /// A leader that leaves hands the lead on: it cannot take its own seat away. So does one that cannot do what a leader is
@@ -307,10 +366,6 @@ impl Host {
 /// Whether a share that signs went with its holder's state.
 fn has_lost_share(committee: &Committee) -> bool {
     committee.seats.iter().any(|seat| seat.lost.is_some() && committee.may_sign(seat))
-}
-
-fn record_of<'a>(view: View<'a>, seat: &Seat) -> Option<&'a MemberRecord> {
-    view.records.member(&seat.host).map(Member::record)
 }
 
 /// Whether the shares of the mesh key are due to be dealt anew, though nobody comes or goes.
