@@ -39,7 +39,9 @@ pub struct Joining {
     parts: BTreeMap<TransportKey, (u64, u8, ShareIndex, BlsSignature)>,
     refused: BTreeSet<TransportKey>,
     /// Challenges that wait for the TPM: it does one thing at a time, and a large committee sends many.
-    pub challenges: BTreeMap<TransportKey, Vec<CredentialBlob>>,
+    challenges: BTreeMap<TransportKey, Vec<CredentialBlob>>,
+    /// How many challenges of each the TPM was given.
+    taken: BTreeMap<TransportKey, u32>,
 }
 
 impl Joining {
@@ -68,6 +70,7 @@ impl Joining {
             parts: BTreeMap::new(),
             refused: BTreeSet::new(),
             challenges: BTreeMap::new(),
+            taken: BTreeMap::new(),
         })
     }
 
@@ -127,6 +130,21 @@ impl Joining {
         let parse = |offer: &EkOffer| EkPublic::parse(&offer.public).ok();
         let eks: Vec<EkPublic> = keys.eks.iter().map(parse).collect::<Option<_>>()?;
         Some(member_record(&self.ticket, keys, &eks))
+    }
+
+    /// Somebody that is asked sent a challenge; its newest counts.
+    pub fn challenged(&mut self, from: TransportKey, blobs: Vec<CredentialBlob>) {
+        self.challenges.insert(from, blobs);
+    }
+
+    /// The challenge that the TPM is given next: of whom it was given the fewest. Whoever gave its part is asked again with
+    /// the others, and sends another challenge: it must not come before those that the TPM has not reached yet.
+    pub fn next_challenge(&mut self) -> Option<(TransportKey, Vec<CredentialBlob>)> {
+        let taken = |from: &TransportKey| self.taken.get(from).copied().unwrap_or(0);
+        let from = self.challenges.keys().copied().min_by_key(taken)?;
+        let times = self.taken.entry(from).or_default();
+        *times = times.saturating_add(1);
+        self.challenges.remove(&from).map(|blobs| (from, blobs))
     }
 
     /// The TPM gave up the secrets of a challenge: what to quote over.

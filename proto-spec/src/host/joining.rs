@@ -125,7 +125,7 @@ impl Host {
     pub(super) fn on_challenge(&mut self, from: TransportKey, blobs: Vec<CredentialBlob>, actions: &mut Actions) {
         let is_under_way = self.tpm.values().any(|purpose| *purpose == TpmUse::Challenge(from));
         if let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(&from) && !is_under_way) {
-            joining.challenges.insert(from, blobs);
+            joining.challenged(from, blobs);
             self.next_challenge(actions);
         }
     }
@@ -135,7 +135,7 @@ impl Host {
         if self.tpm.values().any(|purpose| matches!(purpose, TpmUse::Challenge(_))) {
             return;
         }
-        if let Some((from, blobs)) = self.joining.as_mut().and_then(|joining| joining.challenges.pop_first()) {
+        if let Some((from, blobs)) = self.joining.as_mut().and_then(Joining::next_challenge) {
             self.ask_tpm(TpmUse::Challenge(from), TpmRequest::Activate(blobs), actions);
         }
     }
