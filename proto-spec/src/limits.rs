@@ -45,7 +45,7 @@ pub const EK_ROOTS_MAX: usize = 16;
 pub const EK_HASHES_MAX: usize = 512;
 /// A certificate of an EK or of its issuer.
 pub const CERTIFICATE_MAX: usize = 4096;
-/// EKs that one chip shows (RSA-2048, P-256, P-384 and one more).
+/// EKs that one chip shows (RSA-2048, P-384 and two more).
 pub const EKS_MAX: usize = 4;
 /// Intermediate certificates that a joiner sends along.
 pub const INTERMEDIATES_MAX: usize = 4;
@@ -231,7 +231,7 @@ pub const GOSSIP_MEMORY_S: u64 = 600;
 /// Lies after which a member is not heard: the first may be a mistake.
 pub const GOSSIP_LIES: u32 = 2;
 /// Messages that one peer may pass on in a window, whatever becomes of them: two a round are honest. Beyond it they are
-/// rejected unseen.
+/// dropped unseen, and count as lies.
 pub const GOSSIP_PER_PEER_MAX: u32 = 128;
 /// That window, in seconds.
 pub const GOSSIP_WINDOW_S: u64 = 10;

@@ -139,8 +139,14 @@ impl Gossip {
         connected.for_each(|peer| self.met(gossipsub, peer));
     }
 
-    /// A peer is connected.
+    /// A peer is connected. What a stranger passes on is dropped before anything is made of it: were it taken note of, true
+    /// news that a stranger was the first to bring would be rejected, and every member blamed that brings it next.
     pub(super) fn met(&self, gossipsub: &mut Gossipsub, peer: &PeerId) {
+        if self.circle.contains(peer) {
+            gossipsub.remove_blacklisted_peer(peer);
+        } else {
+            gossipsub.blacklist_peer(peer);
+        }
         let memory = Duration::from_secs(GOSSIP_MEMORY_S);
         let lied = self.liars.get(peer).is_some_and(|(lies, last)| *lies >= GOSSIP_LIES && last.elapsed() < memory);
         let score = match self.circle.contains(peer) {
@@ -149,6 +155,11 @@ impl Gossip {
             false => GOSSIP_STRANGER,
         };
         gossipsub.set_application_score(peer, score);
+    }
+
+    /// A peer has no connection any more: nothing is remembered of a stranger.
+    pub(super) fn parted(gossipsub: &mut Gossipsub, peer: &PeerId) {
+        gossipsub.remove_blacklisted_peer(peer);
     }
 
     /// Publishes a message.
@@ -163,9 +174,17 @@ impl Gossip {
     /// A message came: its name and bytes, for the rules to judge; who passed it on.
     pub(super) fn arrived(&mut self, gossipsub: &mut Gossipsub, event: Event) -> Option<(PeerId, u64, Vec<u8>)> {
         let Event::Message { propagation_source, message_id, message } = event else { return None };
-        let stranger = !self.circle.contains(&propagation_source);
-        if message.data.len() > GOSSIP_MESSAGE_MAX || self.is_too_much(&propagation_source) || stranger {
+        if message.data.len() > GOSSIP_MESSAGE_MAX {
             gossipsub.report_message_validation_result(&message_id, &propagation_source, MessageAcceptance::Reject);
+            return None;
+        }
+        let is_member = self.circle.contains(&propagation_source);
+        if !is_member || self.is_too_much(&propagation_source) {
+            // Nobody has looked whether it holds: whoever else brings it is not to blame.
+            gossipsub.report_message_validation_result(&message_id, &propagation_source, MessageAcceptance::Ignore);
+            if is_member {
+                self.lied(gossipsub, propagation_source);
+            }
             return None;
         }
         // A verdict may get lost in a full queue: the oldest makes room.
@@ -200,9 +219,14 @@ impl Gossip {
         };
         gossipsub.report_message_validation_result(&id, &from, acceptance);
         if verdict == Verdict::Reject && self.circle.contains(&from) {
-            let (lies, last) = self.liars.entry(from).or_insert((0, Instant::now()));
-            let forgotten = last.elapsed() > Duration::from_secs(GOSSIP_MEMORY_S);
-            (*lies, *last) = (if forgotten { 1 } else { lies.saturating_add(1) }, Instant::now());
+            self.lied(gossipsub, from);
         }
+    }
+
+    fn lied(&mut self, gossipsub: &mut Gossipsub, member: PeerId) {
+        let (lies, last) = self.liars.entry(member).or_insert((0, Instant::now()));
+        let forgotten = last.elapsed() > Duration::from_secs(GOSSIP_MEMORY_S);
+        (*lies, *last) = (if forgotten { 1 } else { lies.saturating_add(1) }, Instant::now());
+        self.met(gossipsub, &member);
     }
 }

@@ -51,7 +51,7 @@ const LOOK_UP: Duration = Duration::from_secs(2);
 /// A dial is given up after this time, over TCP too: a first packet that was lost in an outage is sent again only after
 /// 1, 3, 7, 15 seconds, and until then nothing else would be tried.
 const HANDSHAKE: Duration = Duration::from_secs(2);
-/// Bytes of one QUIC stream that may have come and not be read yet: a message. Whoever sends its end first fills it.
+/// Bytes of one QUIC stream that may have come and not be read yet: most of a message. Whoever sends its end first fills it.
 const WINDOW: u32 = 1 << 20;
 /// An idle connection is kept over several epochs.
 const IDLE: Duration = Duration::from_secs(120);
@@ -300,6 +300,7 @@ impl Network {
                     if connections.is_empty() {
                         self.connections.remove(&peer_id);
                         self.active.remove(&peer_id);
+                        Gossip::parted(&mut self.swarm.behaviour_mut().gossip, &peer_id);
                     }
                 }
             }

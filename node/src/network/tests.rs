@@ -1,6 +1,6 @@
 //! Networks on loopback, with nobody's rules behind them.
 
-use spec::limits::ENROLMENT_MESSAGE_MAX;
+use spec::limits::{ENROLMENT_MESSAGE_MAX, GOSSIP_PER_PEER_MAX};
 
 use super::*;
 
@@ -193,6 +193,51 @@ async fn who_is_not_in_the_circle_is_not_heard() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     first.orders.send(Order::Publish(vec![1])).await.unwrap();
     assert_eq!(next_news(&mut second, Duration::from_secs(3)).await, None);
+}
+
+#[tokio::test]
+async fn nobody_is_blamed_for_true_news_that_a_stranger_was_the_first_to_bring() {
+    let mut ends = chain(3).await;
+    let (mut third, mut second, first) = (ends.pop().unwrap(), ends.pop().unwrap(), ends.pop().unwrap());
+    meet(&first, &mut second).await;
+    meet(&second, &mut third).await;
+    meet(&third, &mut second).await;
+    second.orders.send(Order::Circle(vec![key(3)], Vec::new())).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for number in 0..4 {
+        first.orders.send(Order::Publish(vec![1, number])).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        third.orders.send(Order::Publish(vec![1, number])).await.unwrap();
+        let (name, bytes) = next_news(&mut second, Duration::from_secs(3)).await.expect("a member says it too");
+        assert_eq!(bytes, [1, number]);
+        second.orders.send(Order::Judge(name, Verdict::Accept)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_floods_is_not_heard_any_more_and_nobody_else_is_blamed() {
+    let mut ends = chain(3).await;
+    let (third, mut second, first) = (ends.pop().unwrap(), ends.pop().unwrap(), ends.pop().unwrap());
+    meet(&first, &mut second).await;
+    meet(&third, &mut second).await;
+    let mut heard = 0_u32;
+    for number in 0..=u8::try_from(GOSSIP_PER_PEER_MAX + 20).unwrap() {
+        first.orders.send(Order::Publish(vec![2, number])).await.unwrap();
+        while let Some((name, _)) = next_news(&mut second, Duration::from_millis(10)).await {
+            heard += 1;
+            second.orders.send(Order::Judge(name, Verdict::Accept)).await.unwrap();
+        }
+    }
+    assert!((1..=GOSSIP_PER_PEER_MAX).contains(&heard), "{heard}");
+    while next_news(&mut second, Duration::from_millis(300)).await.is_some() {}
+    // What the flood said last may be true: another says it, and something new.
+    third.orders.send(Order::Publish(vec![2, u8::try_from(GOSSIP_PER_PEER_MAX + 20).unwrap()])).await.unwrap();
+    third.orders.send(Order::Publish(vec![3])).await.unwrap();
+    assert!(next_news(&mut second, Duration::from_secs(3)).await.is_some());
+    first.orders.send(Order::Publish(vec![4])).await.unwrap();
+    while let Some((_, bytes)) = next_news(&mut second, Duration::from_secs(1)).await {
+        assert_ne!(bytes, [4], "the flood is heard");
+    }
 }
 
 /// Passes TCP on to an address; what was opened before the outage passes nothing on any more, as where a network dropped
