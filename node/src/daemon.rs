@@ -17,7 +17,7 @@ use crate::api::server;
 use crate::config::Config;
 use crate::driver::{Driver, DriverError, LocalRequest};
 use crate::identity::{self, IdentityError};
-use crate::network::{Network, NetworkError};
+use crate::network::{Ends, Network, NetworkError};
 use crate::store::{Store, StoreError};
 use crate::tpm::{Tpm, TpmError};
 use crate::workers::Disk;
@@ -73,11 +73,31 @@ fn advertised(config: &Config) -> Result<Address, DaemonError> {
     }
 }
 
+/// Something between a daemon and its network.
+pub type Between = Box<dyn FnOnce(Ends) -> Ends + Send>;
+
 /// Runs a daemon until it is told to end.
 ///
 /// # Errors
 /// Why it cannot start or go on.
-pub async fn run(config: Config) -> Result<(), DaemonError> {
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    run_through(config, Box::new(std::convert::identity))
+}
+
+/// The same with something between the daemon and its network: what a scenario's hostile peer does with its words.
+///
+/// # Errors
+/// Why it cannot start or go on.
+pub fn run_through(config: Config, between: Between) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| DaemonError::System("the runtime", error))?;
+    let result = runtime.block_on(start(config, between));
+    // A look-up that nobody answers does not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn start(config: Config, between: Between) -> Result<(), DaemonError> {
     let address = advertised(&config)?;
     // Whatever is made from here on is for this user alone; the socket is opened to its group by name.
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
@@ -106,7 +126,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let disk = Disk::start(store, done).map_err(|error| DaemonError::System("the store's thread", error))?;
     let (requests, locals) = mpsc::channel(LOCAL_QUEUE);
     let end = requests.clone();
-    let driver = Driver::new(host, ends, (disk, done_end), tpm, loaded.map_identity, locals);
+    let driver = Driver::new(host, between(ends), (disk, done_end), tpm, loaded.map_identity, locals);
     let ended = |error| DaemonError::System("signals", error);
     let terminate = signal(SignalKind::terminate()).map_err(ended)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(ended)?;

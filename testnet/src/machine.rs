@@ -135,6 +135,11 @@ impl Machine {
         self.folder.join("tpm.faults")
     }
 
+    /// The file that says what a taped daemon does.
+    pub fn tape(&self) -> PathBuf {
+        self.folder.join("tape")
+    }
+
     /// Powers the chip on and puts the proxy before it.
     ///
     /// # Errors
@@ -178,11 +183,24 @@ impl Machine {
     /// # Errors
     /// Where it does not start.
     pub fn start_daemon(&mut self) -> Result<(), TestnetError> {
+        let mut command = self.inside(binary("vouchsafe"));
+        command.arg("--config").arg(self.config()).arg("daemon");
+        self.start_as(command)
+    }
+
+    /// Starts a daemon whose parts of unlocks go as the file `tape` says.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_taped(&mut self) -> Result<(), TestnetError> {
+        let mut command = self.inside(binary("taped"));
+        command.arg("--config").arg(self.config()).arg("--tape").arg(self.tape());
+        self.start_as(command)
+    }
+
+    fn start_as(&mut self, mut command: Command) -> Result<(), TestnetError> {
         let daemon = children::spawn(
-            self.inside(binary("vouchsafe"))
-                .arg("--config")
-                .arg(self.config())
-                .arg("daemon")
+            command
                 .env("TSS2_LOG", "all+none")
                 .env("NO_COLOR", "1")
                 .env("VOUCHSAFE_LOG", std::env::var("VOUCHSAFE_LOG").as_deref().unwrap_or(LOG))

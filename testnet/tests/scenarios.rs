@@ -10,7 +10,7 @@ static MACHINE: Mutex<()> = Mutex::new(());
 fn run(scenario: &str, more: &[&str]) {
     let _one_at_a_time = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(env!("CARGO_BIN_EXE_testnet"))
-        .args(["run", scenario, "--json"])
+        .args(["run", scenario])
         .args(more)
         .output()
         .expect("the built testnet starts");

@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
 /// Help and version go to standard output; what does not parse is usage, for programs as an object too.
 fn refuse_arguments(error: &clap::Error) -> ExitCode {
     let asked_for = !error.use_stderr();
-    let words: Vec<String> = std::env::args().collect();
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let json = words.iter().any(|word| matches!(word.as_str(), "-ojson" | "-o=json" | "--output=json"))
         || words
             .windows(2)
@@ -156,19 +156,15 @@ fn refuse_cores() -> std::io::Result<()> {
 fn run(arguments: Arguments) -> Outcome {
     refuse_cores().map_err(|error| failure(format!("cores cannot be refused: {error}")))?;
     let config = Config::read_or_default(&arguments.config).map_err(|error| usage(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| failure(format!("cannot start: {error}")))?;
     let socket = arguments.socket.unwrap_or_else(|| config.socket.clone());
     if matches!(arguments.command, Command::Daemon) {
         start_log();
-        let result = runtime.block_on(crate::daemon::run(Config { socket, ..config }));
-        // A look-up that nobody answers does not hold up the end.
-        runtime.shutdown_background();
-        return result.map_err(|error| failure(error.to_string()));
+        return crate::daemon::run(Config { socket, ..config }).map_err(|error| failure(error.to_string()));
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failure(format!("cannot start: {error}")))?;
     let context = Context { daemon: Daemon::at(&socket), config, form: arguments.output };
     runtime.block_on(async {
         match arguments.command {
@@ -196,7 +192,9 @@ fn run(arguments: Arguments) -> Outcome {
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("VOUCHSAFE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,libp2p=error,yamux=off,sled=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // Where nobody reads the log any more it goes on without: the library would complain to the same closed end, and panic.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    log.with_target(false).init();
 }
 
 fn report(error: &ErrorBody, form: Form) {
@@ -204,13 +202,10 @@ fn report(error: &ErrorBody, form: Form) {
         // What cannot be written cannot be reported either: the exit code says it.
         Form::Json => drop(say(&format!("{}\n", json!({ "format": FORMAT, "error": error })))),
         Form::Text => {
-            eprintln!("vouchsafe: {}", printable(&error.message));
-            if let Some(hint) = &error.hint {
-                eprintln!("  hint: {hint}");
-            }
-            if let Some(id) = &error.refusal_id {
-                eprintln!("  refusal id: {id}");
-            }
+            let hint = error.hint.as_ref().map(|hint| format!("  hint: {hint}\n")).unwrap_or_default();
+            let id = error.refusal_id.as_ref().map(|id| format!("  refusal id: {id}\n")).unwrap_or_default();
+            let text = format!("vouchsafe: {}\n{hint}{id}", printable(&error.message));
+            drop(std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes()));
         }
     }
 }

@@ -34,9 +34,6 @@ pub struct Options {
     /// Rounds, where the scenario has rounds.
     #[arg(long, default_value_t = 3)]
     pub rounds: u64,
-    /// Print JSON only.
-    #[arg(long)]
-    pub json: bool,
     /// Its folder; one of its own below /tmp where it is not given, removed when all is well.
     #[arg(long)]
     pub folder: Option<PathBuf>,
