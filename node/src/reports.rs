@@ -67,7 +67,8 @@ fn write(report: &Report) {
         ),
         Report::Split(round) => tracing::error!(
             %round,
-            "the mesh key signed two headers of this round: somebody with a seat lied. This host erases nothing any more"
+            "the mesh key signed two headers that contradict each other, the later one of this round: somebody with a seat \
+            lied. This host erases nothing any more"
         ),
         Report::Skipped(first, last) => tracing::warn!(%first, %last, "the mesh signed nothing in these rounds"),
         Report::Snapshot(record) => tracing::info!(record, "the records up to here are kept as a snapshot"),

@@ -237,7 +237,7 @@ impl Check {
             Self::EkPublic => "the TPM shows no usable endorsement key",
             Self::EkCertificate => "the TPM's endorsement certificate is damaged or not its own",
             Self::EkUntrusted => {
-                "add the TPM maker's root (--ek-root) or the EK's hash (--ek-hash) when the mesh is founded"
+                "the genesis must name the certificate that signed the TPM's (init --ek-root) or its EK (init --ek-hash)"
             }
             Self::EkKnown => {
                 "this TPM is a member already; if it lost its state, give it a ticket that names it (invite --ek-hash), \

@@ -77,14 +77,16 @@ impl Daemon {
         let message = format!("cannot reach the daemon at {}: {error}", self.socket.display());
         let hint = match error.kind() {
             std::io::ErrorKind::PermissionDenied => "join the socket's group, or run it with sudo",
-            _ => "start it (systemctl start vouchsafe, or vouchsafe daemon), or name its socket with --socket",
+            _ => "start it (vouchsafe daemon), or name its socket with --socket",
         };
         ErrorBody::plain("unreachable", message, Some(hint))
     }
 }
 
+/// It was reached, and what it was asked for may be done.
 fn broken(error: &dyn std::fmt::Display) -> Box<ErrorBody> {
-    ErrorBody::plain("unreachable", format!("the daemon broke off: {error}"), Some("look at its log"))
+    let message = format!("the daemon broke off, and what it was asked for may be done: {error}");
+    ErrorBody::plain("local", message, Some("look at its log; see what is there before you ask again"))
 }
 
 fn refusal(status: StatusCode, bytes: &[u8]) -> Box<ErrorBody> {

@@ -29,7 +29,8 @@ pub const FORMAT: u32 = 1;
 /// An error as the socket and `-o json` give it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// `refused`, `not_ready`, `not_found`, `too_few_holders`, `no_leader`, `membership`, `local`, `usage`, `unreachable`.
+    /// `refused`, `not_ready`, `not_found`, `too_few_holders`, `no_leader`, `membership`, `local`, `usage`, `unreachable`,
+    /// `not_certain`.
     pub code: String,
     /// One sentence.
     pub message: String,
@@ -76,7 +77,8 @@ impl ErrorBody {
                 Self::plain("too_few_holders", message, Some("see `vouchsafe hosts`; try again when they are back"))
             }
             Failure::NoLeader => {
-                let hint = "see `vouchsafe status`; try again when a majority of the committee is up";
+                let hint = "what was asked may be recorded all the same: see `vouchsafe status` and `vouchsafe show`; try \
+                            again when a majority of the committee is up";
                 Self::plain("no_leader", failure.to_string(), Some(hint))
             }
             Failure::Membership(_) => Self::plain("membership", failure.to_string(), None),

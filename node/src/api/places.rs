@@ -4,7 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::ConnectInfo;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,8 +20,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const PLACES: usize = spec::limits::REQUESTS_OPEN_MAX;
 /// Of these for root and the daemon's own user alone.
 const PLACES_OF_ADMIN: usize = 16;
-/// A request's head takes at most so long; a client of ours sends it at once.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// A request's head takes at most so long, and so does its body; a client of ours sends both at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Largest body: a package of the largest message in base64, with its signature.
+pub(super) const BODY_MAX: usize = spec::limits::MESSAGE_MAX / 3 * 4 + 64 * 1024;
 /// After a failure to accept, as for want of open files; and between two words that the socket is full.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,6 +76,16 @@ fn place(places: &Arc<Semaphore>, peer: Peer) -> Option<OwnedSemaphorePermit> {
     places.clone().try_acquire_owned().ok().filter(|_| is_open)
 }
 
+/// Hears a request out before anything is made of it: one whose body does not come loses its place.
+pub(super) async fn hear_out(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, BODY_MAX)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, [(header::CONNECTION, "close")]).into_response(),
+    }
+}
+
 /// A place, for as long as somebody has it.
 pub(crate) type Place = Arc<OwnedSemaphorePermit>;
 
@@ -86,7 +102,7 @@ pub(super) fn own() -> Option<Place> {
 async fn converse(stream: UnixStream, routes: Router, peer: Peer, place: OwnedSemaphorePermit) {
     let service = TowerToHyperService::new(routes.layer(Extension(ConnectInfo(peer))));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let served = PLACE.scope(Arc::new(place), http.serve_connection(TokioIo::new(stream), service));
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection of the local socket ended");
@@ -125,30 +141,33 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.expect("writes");
         let request = under_way.recv().await.expect("it is asked");
         drop(client);
-        tokio::time::timeout(HEAD_PATIENCE, served).await.expect("the connection ends").expect("in order");
+        tokio::time::timeout(PATIENCE, served).await.expect("the connection ends").expect("in order");
         assert_eq!(places.available_permits(), PLACES - 1);
         drop(request);
         assert_eq!(places.available_permits(), PLACES);
     }
 
     #[tokio::test]
-    async fn who_says_nothing_or_half_a_head_is_sent_away() {
+    async fn who_says_nothing_or_half_a_head_or_half_a_body_is_sent_away() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let folder = tempfile::tempdir().expect("a folder");
         let listener = UnixListener::bind(folder.path().join("socket")).expect("a socket");
-        let routes = Router::new().route("/", axum::routing::get(|| async { "here" }));
+        let here = axum::routing::get(|| async { "here" }).post(|_: String| async { "here" });
+        let routes = Router::new().route("/", here).layer(axum::middleware::from_fn(hear_out));
         let mut silent = UnixStream::connect(folder.path().join("socket")).await.expect("connects");
         let mut slow = UnixStream::connect(folder.path().join("socket")).await.expect("connects");
         let mut good = UnixStream::connect(folder.path().join("socket")).await.expect("connects");
         let server = tokio::spawn(async move { serve(&listener, &routes).await });
+        let mut half = UnixStream::connect(folder.path().join("socket")).await.expect("connects");
         slow.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("writes");
+        half.write_all(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{").await.expect("writes");
         good.write_all(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").await.expect("writes");
         let mut answer = String::new();
         good.read_to_string(&mut answer).await.expect("an answer");
         assert!(answer.ends_with("here"), "{answer}");
-        for stream in [&mut silent, &mut slow] {
+        for stream in [&mut silent, &mut slow, &mut half] {
             let mut rest = Vec::new();
-            let end = tokio::time::timeout(2 * HEAD_PATIENCE, stream.read_to_end(&mut rest)).await;
+            let end = tokio::time::timeout(2 * PATIENCE, stream.read_to_end(&mut rest)).await;
             assert!(end.is_ok(), "it keeps its place");
         }
         server.abort();

@@ -22,14 +22,11 @@ use spec::wire::{self, Address, Entrusting};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::places::{self, Peer};
+use super::places::{self, BODY_MAX, Peer};
 use super::{
     ErrorBody, FORMAT, beacon_json, chain_json, credential_json, host_json, pack, shown_json, status_json, unpack,
 };
 use crate::driver::LocalRequest;
-
-/// Largest body: a package of the largest message in base64, with its signature.
-const BODY_MAX: usize = MESSAGE_MAX / 3 * 4 + 64 * 1024;
 
 /// Group of the socket where nothing else is said.
 const DEFAULT_GROUP: &str = "vouchsafe";
@@ -47,6 +44,10 @@ pub fn bind(path: &Path, group: Option<&str>) -> std::io::Result<UnixListener> {
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         std::fs::create_dir_all(folder)?;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+    }
+    // One that lives is not robbed of its socket: its clients would ask another daemon, of another mesh, and not know.
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another daemon answers there"));
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -83,6 +84,7 @@ pub async fn serve(listener: &UnixListener, requests: mpsc::Sender<LocalRequest>
         .route("/v1/puts/entrust", post(entrust))
         .route("/v1/puts/store", post(put_store))
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(axum::middleware::from_fn(places::hear_out))
         .with_state(Door { requests });
     places::serve(listener, &routes).await;
 }
@@ -220,10 +222,14 @@ async fn beacon_info(State(door): State<Door>) -> Answer {
 }
 
 async fn status(State(door): State<Door>) -> Answer {
-    match door.ask(LocalCommand::Status).await? {
-        LocalReply::Status(status) => ok(status_json(&status)),
-        _ => Err(odd()),
+    let (status, own) = (door.ask(LocalCommand::Status).await?, door.ask(LocalCommand::Identity).await?);
+    let (LocalReply::Status(status), LocalReply::Identity(own)) = (status, own) else { return Err(odd()) };
+    let mut answer = status_json(&status);
+    if let Value::Object(fields) = &mut answer {
+        let eks: Vec<String> = own.ek_hashes.iter().map(ToString::to_string).collect();
+        fields.insert("ek_hashes".to_owned(), json!(eks));
     }
+    ok(answer)
 }
 
 async fn hosts(State(door): State<Door>) -> Answer {
@@ -363,7 +369,6 @@ async fn join(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, Js
 async fn leave(State(door): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer {
     admin(peer)?;
     match door.ask(LocalCommand::Leave).await? {
-        LocalReply::Ended => ok(json!({ "format": FORMAT })),
         LocalReply::Leaving => ok(json!({ "format": FORMAT, "leaving": true })),
         _ => Err(odd()),
     }

@@ -55,5 +55,9 @@ fn no_such_rule(name: &str, unknown: &Allow, allow: &[Allow]) -> Box<ErrorBody> 
     let rules: Vec<String> = allow.iter().map(Allow::to_text).collect();
     let rules = if rules.is_empty() { "nobody".to_owned() } else { rules.join(" ") };
     let message = format!("`{name}` has no rule {}; it allows {rules}", unknown.to_text());
-    ErrorBody::plain("not_found", message, Some("a rule is revoked as it was granted; see `vouchsafe show`"))
+    ErrorBody::plain(
+        "not_found",
+        message,
+        Some("it may be revoked already; a rule is revoked as it was granted: see `vouchsafe show`"),
+    )
 }

@@ -24,7 +24,8 @@ const OWN_TICKET_MS: u64 = 30 * 24 * 3_600 * 1_000;
 /// Begins a mesh and gathers its founders: with two more hosts it founds itself.
 ///
 /// Each --operator KEY.pub names an operator of the --domain at the same place; the private key lies beside it
-/// (KEY), since every named operator signs the genesis.
+/// (KEY), since every named operator signs the genesis. It is the one command that takes the keys of all domains in one
+/// place; afterwards each operator keeps its own.
 #[derive(Args)]
 pub(super) struct Init {
     /// Name of the mesh.
@@ -48,10 +49,11 @@ pub(super) struct Init {
     /// Zone of this host.
     #[arg(long, default_value = "default")]
     zone: String,
-    /// Certificates (PEM) at which an EK certificate may end; repeat for each maker.
+    /// Certificates (PEM) that signed the TPMs' own, of each maker the issuing one: none is fetched that lies between. Repeat
+    /// for each file.
     #[arg(long)]
     ek_root: Vec<PathBuf>,
-    /// SHA-256 of an EK's public area that is taken without a certificate (hex).
+    /// SHA-256 of an EK's public area that is taken without a certificate (hex); `vouchsafe status` says it on a new machine.
     #[arg(long)]
     ek_hash: Vec<String>,
     /// Length of an epoch in milliseconds.

@@ -19,7 +19,7 @@ pub struct MapHolder {
     pub name: String,
     /// Its transport key.
     pub transport: TransportKey,
-    /// Where it was last heard; empty where it never was.
+    /// Where it says that it is; empty where it never said.
     pub address: Address,
 }
 

@@ -212,7 +212,8 @@ pub enum Report {
     Outgrown(u16),
     /// The records up to this one are not those that the mesh key signed: they are dropped, and pulled anew from others.
     Doubted(u64),
-    /// Two headers of this round hold: somebody with a seat lied to a part of the committee. Nothing is erased any more.
+    /// A header of this round contradicts another one that holds, or the records here: somebody with a seat lied to a part of
+    /// the committee. Nothing is erased any more.
     Split(Round),
     /// From the first to the last of these rounds the mesh signed none.
     Skipped(Round, Round),
@@ -249,7 +250,7 @@ pub struct StatusReply {
     pub joining: bool,
     /// The version that the mesh went on to and this binary does not know.
     pub outgrown: Option<u16>,
-    /// Whether two headers of one round hold: somebody with a seat lied, and this host erases nothing any more.
+    /// Whether two headers hold that contradict each other: somebody with a seat lied, and this host erases nothing any more.
     pub split: bool,
     /// Whether it is about to leave the mesh.
     pub leaving: bool,
@@ -293,7 +294,7 @@ pub struct HostLine {
     pub record: MemberRecord,
     /// How it stands, as the leader last said.
     pub standing: Standing,
-    /// Where it was last heard.
+    /// Where it says that it is.
     pub address: Address,
     /// Whether it leads.
     pub coordinates: bool,
@@ -327,7 +328,7 @@ pub enum LocalReply {
     Status(Box<StatusReply>),
     /// All members.
     Hosts(Vec<HostLine>),
-    /// All credentials, with their groups.
+    /// All credentials.
     List(Vec<Credential>),
     /// One credential.
     Show {

@@ -520,7 +520,7 @@ impl Host {
         ActionId(self.next_id)
     }
 
-    /// Sends to a member where it was last heard.
+    /// Sends to a member where it says that it is.
     fn send(&self, lane: Lane, to: TransportKey, message: Message, actions: &mut Actions) {
         let address = self.address_of(&to);
         actions.push(Action::Send { lane, to, address, message: Box::new(message) });
