@@ -1,6 +1,7 @@
 //! A joiner's side of enrolment: measure → hello → a challenge of each committee member → an answer to each → their
 //! parts of the admission → the record. It asks again until it is in or its time is up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::attest::enroll::{EkOffer, JoinerKeys, answer_digest, member_record};
@@ -11,7 +12,7 @@ use crate::limits::{JOIN_RETRY_MS, JOIN_UNREACHABLE_MS};
 use crate::membership::MemberRecord;
 use crate::signing::Parts;
 use crate::ticket::{Contact, Pins, SignedTicket, Ticket};
-use crate::types::{BlsSignature, Digest, RequestId, SecretBytes, ShareIndex, Time, TransportKey};
+use crate::types::{BlsSignature, Digest, RequestId, SecretBytes, ShareIndex, Time, TransportKey, sha256};
 use crate::wire::{Address, EnrolHello, Message};
 
 /// A joining under way.
@@ -26,17 +27,21 @@ pub struct Joining {
     pub deadline: Option<Time>,
     /// When it asks again.
     pub retry_at: Option<Time>,
-    /// Whom it asks: first those whom the ticket names, then the committee that they name.
+    /// Whom the ticket names, or the person at the socket: who they are is the word of whoever signed it.
     pub contacts: Vec<Contact>,
+    /// The committee, as each of those says: one that lies hides none that others name.
+    named: BTreeMap<TransportKey, Vec<Contact>>,
     /// What it pins: what the ticket says, or where that was written before there was a mesh key, what the host that
     /// wrote the ticket says now.
     pub pins: Option<Pins>,
     /// Where this host listens.
     address: Address,
     keys: Option<JoinerKeys>,
-    asked: BTreeSet<TransportKey>,
+    greeted: BTreeSet<TransportKey>,
     /// One part of each member: what it says of the dealing and its threshold counts only with others that say the same.
     parts: BTreeMap<TransportKey, (u64, u8, ShareIndex, BlsSignature)>,
+    /// Sets of parts that made no signature: the next set is another one.
+    vain: u64,
     refused: BTreeSet<TransportKey>,
     /// Challenges that wait for the TPM: it does one thing at a time, and a large committee sends many.
     challenges: BTreeMap<TransportKey, Vec<CredentialBlob>>,
@@ -58,6 +63,7 @@ impl Joining {
         let ticket = signed.ticket().ok_or(Check::TicketSignature)?;
         Ok(Self {
             contacts: ticket.contacts.clone(),
+            named: BTreeMap::new(),
             pins: ticket.pins.key.map(|_| ticket.pins.clone()),
             ticket,
             request,
@@ -66,17 +72,32 @@ impl Joining {
             retry_at: None,
             address,
             keys: None,
-            asked: BTreeSet::new(),
+            greeted: BTreeSet::new(),
             parts: BTreeMap::new(),
+            vain: 0,
             refused: BTreeSet::new(),
             challenges: BTreeMap::new(),
             taken: BTreeMap::new(),
         })
     }
 
+    /// Whom it asks, each once, where the ticket or the first that named it says that it is.
+    pub fn asked(&self) -> impl Iterator<Item = &Contact> {
+        let mut seen = BTreeSet::new();
+        let all = || self.contacts.iter().chain(self.named.values().flatten());
+        let somewhere = all().filter(|contact| !contact.address.0.is_empty());
+        somewhere.chain(all()).filter(move |contact| seen.insert(contact.transport))
+    }
+
     /// Whether this host is one of those that it asks.
     pub fn asks(&self, key: &TransportKey) -> bool {
-        self.contacts.iter().any(|contact| contact.transport == *key)
+        self.support(key) > 0
+    }
+
+    /// How many name this host: the ticket, and those whom it names.
+    fn support(&self, key: &TransportKey) -> usize {
+        let lists = std::iter::once(&self.contacts).chain(self.named.values());
+        lists.filter(|list| list.iter().any(|contact| contact.transport == *key)).count()
     }
 
     /// The keys are complete.
@@ -91,19 +112,23 @@ impl Joining {
         Some(EnrolHello { request, ticket, keys, address: self.address.clone() })
     }
 
-    /// The committee is named. Says whether that can be: the mesh and its key are those that are pinned.
-    pub fn named(&mut self, pins: Pins, committee: Vec<Contact>) -> bool {
+    /// Somebody names the committee. Says whether that counts: only those whom the ticket names may, and the mesh and its key
+    /// are those that are pinned.
+    pub fn named(&mut self, from: &TransportKey, pins: Pins, committee: Vec<Contact>) -> bool {
         let same_key = self.ticket.pins.key.is_none_or(|key| pins.key == Some(key));
         let known = self.pins.as_ref().is_none_or(|known| *known == pins);
-        if pins.mesh != self.ticket.pins.mesh || pins.key.is_none() || !same_key || !known || committee.is_empty() {
+        let is_named = self.contacts.iter().any(|contact| contact.transport == *from);
+        if !is_named || pins.mesh != self.ticket.pins.mesh || pins.key.is_none() || !same_key || !known {
             return false;
         }
         self.pins = Some(pins);
-        // Where the person at the socket said that a host is, it is.
-        let is_in = |list: &[Contact], one: &Contact| list.iter().any(|other| other.transport == one.transport);
-        self.contacts.retain(|contact| is_in(&committee, contact) && !contact.address.0.is_empty());
-        let fresh: Vec<Contact> = committee.into_iter().filter(|one| !is_in(&self.contacts, one)).collect();
-        self.contacts.extend(fresh);
+        self.named.insert(*from, committee);
+        let asked: BTreeSet<TransportKey> = self.asked().map(|contact| contact.transport).collect();
+        self.challenges.retain(|from, _| asked.contains(from));
+        self.taken.retain(|from, _| asked.contains(from));
+        self.parts.retain(|from, _| asked.contains(from));
+        self.greeted.retain(|to| asked.contains(to));
+        self.refused.retain(|from| asked.contains(from));
         true
     }
 
@@ -112,16 +137,13 @@ impl Joining {
         let Some(hello) = self.hello() else { return Vec::new() };
         self.retry_at = Some(now.plus(JOIN_RETRY_MS));
         let admit = self.admit();
-        let mut messages = Vec::new();
-        for contact in &self.contacts {
-            if let Some(admit) = &admit {
-                messages.push((contact.clone(), admit.clone()));
-            } else if all || !self.asked.contains(&contact.transport) {
-                self.asked.insert(contact.transport);
-                messages.push((contact.clone(), Message::EnrolHello(hello.clone())));
-            }
+        let of_whom = |contact: &&Contact| admit.is_some() || all || !self.greeted.contains(&contact.transport);
+        let contacts: Vec<Contact> = self.asked().filter(of_whom).cloned().collect();
+        if admit.is_none() {
+            self.greeted.extend(contacts.iter().map(|contact| contact.transport));
         }
-        messages
+        let message = admit.unwrap_or(Message::EnrolHello(hello));
+        contacts.into_iter().map(|contact| (contact, message.clone())).collect()
     }
 
     /// The record that this joiner asks for, and that its quotes cover.
@@ -137,11 +159,12 @@ impl Joining {
         self.challenges.insert(from, blobs);
     }
 
-    /// The challenge that the TPM is given next: of whom it was given the fewest. Whoever gave its part is asked again with
-    /// the others, and sends another challenge: it must not come before those that the TPM has not reached yet.
+    /// The challenge that the TPM is given next: of whom it was given the fewest, and of these of whom most name. Whoever gave
+    /// its part is asked again with the others, and sends another challenge: it must not come before those that the TPM has
+    /// not reached yet. Nor may those come first whom one liar names.
     pub fn next_challenge(&mut self) -> Option<(TransportKey, Vec<CredentialBlob>)> {
-        let taken = |from: &TransportKey| self.taken.get(from).copied().unwrap_or(0);
-        let from = self.challenges.keys().copied().min_by_key(taken)?;
+        let turn = |from: &TransportKey| (self.taken.get(from).copied().unwrap_or(0), Reverse(self.support(from)));
+        let from = self.challenges.keys().copied().min_by_key(turn)?;
         let times = self.taken.entry(from).or_default();
         *times = times.saturating_add(1);
         self.challenges.remove(&from).map(|blobs| (from, blobs))
@@ -160,14 +183,25 @@ impl Joining {
         !had_enough && self.enough().is_some()
     }
 
-    /// Parts of one dealing, as many as its threshold.
+    /// Parts of one dealing, as many as its threshold. Which ones changes each time that some made no signature: somebody
+    /// gave a bad one, or one under the number of another, or the key has moved.
     fn enough(&self) -> Option<Parts> {
+        let place = |from: &TransportKey| sha256(&[self.vain.to_be_bytes().as_slice(), &from.0].concat());
+        let mut parts: Vec<_> = self.parts.iter().collect();
+        if self.vain > 0 {
+            parts.sort_unstable_by_key(|(from, _)| place(from));
+        }
         let together = |(key_epoch, t): (u64, u8)| -> Option<Parts> {
-            let same = self.parts.values().filter(|(epoch, threshold, ..)| (*epoch, *threshold) == (key_epoch, t));
-            let parts: Parts = same.map(|(.., index, part)| (*index, *part)).collect();
-            (t >= FOUNDERS_T && parts.len() >= usize::from(t)).then_some(parts)
+            let mut set = Parts::new();
+            let same = parts.iter().filter(|(_, (epoch, threshold, ..))| (*epoch, *threshold) == (key_epoch, t));
+            for (_, (.., index, part)) in same {
+                if set.len() < usize::from(t) {
+                    set.entry(*index).or_insert(*part);
+                }
+            }
+            (t >= FOUNDERS_T && set.len() == usize::from(t)).then_some(set)
         };
-        self.parts.values().find_map(|(key_epoch, t, ..)| together((*key_epoch, *t)))
+        parts.iter().find_map(|(_, (key_epoch, t, ..))| together((*key_epoch, *t)))
     }
 
     fn admit(&self) -> Option<Message> {
@@ -175,16 +209,30 @@ impl Joining {
         Some(Message::EnrolAdmit { request: self.request, record: Box::new(self.record()?), parts })
     }
 
-    /// One of the committee refused for good. Says whether too few are left: no single one keeps a joiner out.
+    /// One of the committee refused for good. Says whether too few are left: no single one keeps a joiner out. Those whom the
+    /// ticket names count, where they are enough.
     pub fn refused(&mut self, from: TransportKey) -> bool {
         self.refused.insert(from);
-        2 * self.refused.len() > self.contacts.len() || self.contacts.len() < FOUNDERS
+        let of_ticket = self.contacts.iter().map(|contact| contact.transport);
+        let counts: BTreeSet<TransportKey> = if self.contacts.len() < FOUNDERS {
+            self.asked().map(|contact| contact.transport).collect()
+        } else {
+            of_ticket.collect()
+        };
+        2 * self.refused.intersection(&counts).count() > counts.len() || counts.len() < FOUNDERS
     }
 
-    /// Parts that did not add up are asked for again.
+    /// Somebody says that the parts make no signature. That may be a lie, so none is forgotten: others are tried next, and
+    /// all are asked for anew.
+    pub fn in_vain(&mut self) {
+        self.vain = self.vain.saturating_add(1);
+        self.greeted.clear();
+    }
+
+    /// All are asked again.
     pub fn begin_again(&mut self) {
         self.parts.clear();
-        self.asked.clear();
+        self.greeted.clear();
     }
 
     /// A contact cannot be reached: where it is the only one, the person at the socket does not wait for all of the

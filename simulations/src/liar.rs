@@ -9,8 +9,11 @@ use spec::credential::dealing::{KeyDeal, index_in};
 use spec::founding::Attempt;
 use spec::limits::ENTRY_MAX;
 use spec::suite::{Fake, Generator, Seed, Suite as _};
-use spec::types::{BlsPublic, Digest, Ed25519Signature, HostId, MeshId, RequestId, SecretBytes, TransportKey};
-use spec::wire::{self, Message};
+use spec::ticket::Contact;
+use spec::types::{
+    BlsPublic, BlsSignature, Digest, Ed25519Signature, HostId, MeshId, RequestId, SecretBytes, ShareIndex, TransportKey,
+};
+use spec::wire::{self, Address, Message};
 
 /// What it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,9 @@ pub enum Lie {
     NoVote,
     /// Is honest, and never takes a seat that it is given.
     NoSeat,
+    /// Is honest to members; to a joiner it says that it is in, names a committee of its own, and gives a part that does not
+    /// hold under another's number.
+    KeepsOut,
     /// In the founding: one deal to one of the others, and another to the other, and both hold for whom they are.
     Apart,
 }
@@ -84,6 +90,9 @@ impl Liar {
             let lie = self.apart(*attempt, deal, to, hosts);
             return vec![signed_founding(mesh, transport, *attempt, lie)];
         }
+        if self.lie == Lie::KeepsOut {
+            return to_joiner(message);
+        }
         let (dealing, deal) = match message {
             Message::KeyDealt { ceremony, deal, .. } => (ceremony.0.to_vec(), deal),
             Message::FoundingDeal { attempt, deal, .. } if self.founds => (attempt.0.to_vec(), deal),
@@ -116,6 +125,7 @@ impl Liar {
             | Lie::NoHeads
             | Lie::NoReceipts
             | Lie::NoSeat
+            | Lie::KeepsOut
             | Lie::Apart => return vec![message.clone()],
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
             Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
@@ -170,6 +180,21 @@ impl Liar {
             _ => lie.commitments.iter_mut().skip(1).for_each(|commitment| *commitment = other(1)),
         }
         lie
+    }
+}
+
+fn to_joiner(message: &Message) -> Vec<Message> {
+    match message {
+        Message::EnrolCommittee { pins, .. } => {
+            let fake = |number: u8| Contact { transport: TransportKey([number; 32]), address: Address::default() };
+            let committee = (1..=3).map(fake).collect();
+            vec![Message::EnrolCommittee { pins: pins.clone(), committee }, Message::EnrolAdmitted]
+        }
+        Message::EnrolPart { key_epoch, t, index, .. } => {
+            let index = ShareIndex(index.0 % 3 + 1);
+            vec![Message::EnrolPart { key_epoch: *key_epoch, t: *t, index, part: BlsSignature::ZERO }]
+        }
+        other => vec![other.clone()],
     }
 }
 

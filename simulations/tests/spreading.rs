@@ -159,6 +159,30 @@ fn where_fewer_can_sit_than_are_wanted_the_dead_go_all_the_same() {
 }
 
 #[test]
+fn while_one_takes_no_share_others_do_not_come_and_go_in_its_place() {
+    // South is gone; north and east send one more each, and of four any two domains hold enough. East's takes no share.
+    let (mut run, genesis) = machines(5, |number| [0, 1, 2, 0, 1][number % 5]);
+    run.world.liar = Some(Liar::new(4, Lie::Mute));
+    assert!((0..3).all(|number| run.enrol(number, &genesis)));
+    run.world.crash(2);
+    run.settle((TESTNET_ABSENT_EPOCHS + 10) * EPOCH_MS);
+    for number in 3..5 {
+        run.world.start(number);
+        let command = run.joining(number, &genesis, |_| {}).expect("a ticket");
+        assert!(matches!(run.ask(number, command, WAIT_MS), Some(Ok(LocalReply::Joined(_)))));
+    }
+    let half_an_hour = 1_800_000;
+    run.settle(half_an_hour);
+    let committee = run.records(0).committee().expect("a committee");
+    // Both sit, fail, and go; again after two, four, eight and sixteen minutes.
+    assert!(committee.attempts >= 2, "it was dealt to");
+    assert!(committee.next_id <= 4 + 2 * 5, "{} seats were given", committee.next_id - 1);
+    let before = run.records(0).round();
+    run.settle(10 * EPOCH_MS);
+    assert!(run.records(0).round() > before);
+}
+
+#[test]
 fn the_largest_committee_replaces_two_at_once() {
     let (mut run, _) = machines(23, |number| number % 5);
     run.committee = 21;

@@ -48,10 +48,12 @@ impl Host {
     }
 
     /// The committee, with addresses. While one of its seats is given to another it may have one more than there are others
-    /// take.
+    /// take: who leads comes first, since nobody gets in without it.
     pub(super) fn contacts(&self) -> Vec<Contact> {
         let contact = |transport: TransportKey| Contact { address: self.address_of(&transport), transport };
-        self.committee().into_iter().take(COMMITTEE_MAX).map(contact).collect()
+        let is_leader = |seated: &TransportKey| self.leader.is_some_and(|(_, leader)| leader == *seated);
+        let (leads, others): (Vec<_>, Vec<_>) = self.committee().into_iter().partition(is_leader);
+        leads.into_iter().chain(others).take(COMMITTEE_MAX).map(contact).collect()
     }
 
     /// A founder that missed the end of the founding is shown it.

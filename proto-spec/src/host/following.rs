@@ -11,6 +11,7 @@ use crate::cms::records::{Effect, Records};
 use crate::error::{Check, Misbehaved};
 use crate::founding::{self, RestingShare};
 use crate::holder::Gone;
+use crate::joining::Joining;
 use crate::limits::{CONTACTS_MAX, ENTRY_MAX, ERASED_AT_ONCE, NUMBER_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::types::{Digest, GroupId, Now, Round, Time, TransportKey};
 use crate::whereabouts::Whereabouts;
@@ -129,7 +130,7 @@ impl Host {
     /// Hosts of which this one was told, beside what its records say.
     pub(super) fn told_of(&self) -> impl Iterator<Item = TransportKey> {
         let contacts = self.membership.iter().flat_map(|membership| &membership.contacts);
-        let asked = self.joining.iter().flat_map(|joining| &joining.contacts);
+        let asked = self.joining.iter().flat_map(Joining::asked);
         let told = contacts.chain(asked).map(|contact| contact.transport);
         told.chain(self.book.hosts().copied()).filter(|host| *host != self.own.transport)
     }

@@ -8,9 +8,9 @@ use crate::attest::tpm::CredentialBlob;
 use crate::error::{Check, Failure, LocalFault, Refused, Subject};
 use crate::host::Action;
 use crate::joining::Joining;
-use crate::limits::ENROLMENT_MS;
+use crate::limits::{CONTACTS_MAX, ENROLMENT_MS};
 use crate::ticket::{Contact, Pins, SignedTicket};
-use crate::types::{BlsSignature, Now, RequestId, ShareIndex, TransportKey};
+use crate::types::{BlsSignature, MeshId, Now, RequestId, ShareIndex, TransportKey};
 use crate::wire::{Address, EnrolAnswer, Message};
 use serde_bytes::ByteBuf;
 
@@ -31,7 +31,7 @@ impl Host {
             self.forming = None;
             self.end_joining(Failure::Membership("another ticket took the place of this one"), actions);
         }
-        if self.membership.is_some() || self.forming.is_some() {
+        if self.is_in(&ticket) || self.forming.is_some() {
             return Self::reply(id, Err(Failure::Membership(ALREADY)), actions);
         }
         if self.joining.is_some() {
@@ -52,6 +52,14 @@ impl Host {
                 self.measure(actions);
             }
         }
+    }
+
+    /// Whether this host is in a mesh already. That one of its committee said so is not enough: where no record says it, the
+    /// same mesh may be joined again.
+    fn is_in(&self, ticket: &SignedTicket) -> bool {
+        let same = |mesh: &MeshId| ticket.ticket().is_some_and(|ticket| ticket.pins.mesh == *mesh);
+        let is_known = self.own_member().is_some() || self.ground.records.roll().departed(&self.own.host).is_some();
+        self.membership.as_ref().is_some_and(|membership| is_known || !same(&membership.pins.mesh))
     }
 
     /// Asks the TPM for what it measured: the good values from now on.
@@ -113,10 +121,7 @@ impl Host {
         committee: Vec<Contact>,
         actions: &mut Actions,
     ) {
-        if !self.joins_with(from) {
-            return;
-        }
-        if self.joining.as_mut().is_some_and(|joining| joining.named(pins, committee)) {
+        if self.joining.as_mut().is_some_and(|joining| joining.named(from, pins, committee)) {
             self.circle_changed = true;
             self.send_joining(now, false, actions);
         }
@@ -163,7 +168,7 @@ impl Host {
             }
             Some(TpmReply::Quote(quote)) => {
                 let address = self.joining.as_ref().and_then(|joining| {
-                    joining.contacts.iter().find(|contact| contact.transport == from).map(|c| c.address.clone())
+                    joining.asked().find(|contact| contact.transport == from).map(|c| c.address.clone())
                 });
                 let Some(request) = self.joining.as_ref().map(|joining| joining.request) else { return };
                 let message = Box::new(Message::EnrolAnswer(EnrolAnswer { request, quote }));
@@ -203,7 +208,7 @@ impl Host {
         }
         let Some(joining) = &self.joining else { return };
         let Some(pins) = joining.pins.clone() else { return };
-        let row = self.remember(Membership::new(pins, joining.contacts.clone()));
+        let row = self.remember(Membership::new(pins, joining.asked().take(CONTACTS_MAX).cloned().collect()));
         actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         // The answer to the person waits until this host has seen its own record.
         self.pull(now, actions);
@@ -223,7 +228,7 @@ impl Host {
         match refused.check {
             // The challenge was forgotten meanwhile, or the host is a step behind: the next hello gets another answer.
             Check::Challenge => {}
-            Check::Record => self.joining.iter_mut().for_each(Joining::begin_again),
+            Check::Record => self.joining.iter_mut().for_each(Joining::in_vain),
             check if check.is_passing() => {}
             _ => {
                 if self.joining.as_mut().is_some_and(|joining| joining.refused(*from)) {

@@ -9,8 +9,8 @@ use crate::cms::command::Command;
 use crate::cms::committee::{Committee, FOUNDERS, Seat, Step, next_seat};
 use crate::cms::election::Hard;
 use crate::limits::{
-    ABSENT_MS, MUTE_MS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_ABSENT_EPOCHS, TESTNET_REDEAL_EPOCHS, UNFIT_EPOCHS,
-    WRITE_STALLED_MS,
+    ABSENT_MS, COMMITTEE_MAX, MUTE_MS, REDEAL_EPOCHS, SEAT_NEAR, SEATS_MS, TESTNET_ABSENT_EPOCHS,
+    TESTNET_REDEAL_EPOCHS, UNFIT_EPOCHS, WRITE_STALLED_MS,
 };
 use crate::membership::{Member, MemberRecord};
 use crate::types::{Digest, HostId, Now, Time};
@@ -141,16 +141,19 @@ impl Host {
             let stays = keep.contains(&seat.host) || receivers.contains(&seat.host);
             (seat.lost.is_some() || !stays) && !committee.may_sign(seat)
         };
+        let seat = |host: HostId| Step::Seat { host, id: committee.next_id };
         let mut steps: Vec<Step> = committee.seats.iter().filter(is_gone).map(unseat).collect();
-        let newcomer = self.newcomer(view, committee, &keep);
-        steps.extend(newcomer.map(|host| Step::Seat { host, id: committee.next_id }));
-        steps.extend(self.moving(view, committee, &keep, receivers));
+        steps.extend(self.newcomer(now, view, &keep, false).map(seat));
+        steps.extend(self.moving(now, view, &keep, receivers));
+        // Whoever had a seat and never took it comes behind all that can be done without it.
+        steps.extend(self.newcomer(now, view, &keep, true).map(seat));
         steps.into_iter().find(|step| view.records.takes(view.suite, step))
     }
 
     /// The mesh key moves. Where it may not move to these, since the hosts of a few domains could sign, another host must come
     /// first; and whoever votes in vain without a share goes again: nothing is to depend on it.
-    fn moving(&self, view: View<'_>, committee: &Committee, keep: &[HostId], receivers: Vec<HostId>) -> Option<Step> {
+    fn moving(&self, now: Now, view: View<'_>, keep: &[HostId], receivers: Vec<HostId>) -> Option<Step> {
+        let committee = view.records.committee()?;
         let all_stand = receivers.iter().all(|host| self.coordinator.stands(view, host));
         let changes = receivers != committee.key.holders || has_lost_share(committee);
         let moves = changes && self.may_move(view, committee, keep);
@@ -162,21 +165,27 @@ impl Host {
             return Some(Step::Redeal(ceremony));
         }
         let has_none = |seat: &&Seat| seat.host != self.own.host && committee.key.index_of(&seat.host).is_none();
-        committee.seats.iter().find(has_none).map(|seat| Step::Unseat { id: seat.id })
+        // First those through whom dealings failed.
+        let vain = committee.seats.iter().filter(has_none).max_by_key(|seat| self.is_mute(now, &seat.host));
+        vain.map(|seat| Step::Unseat { id: seat.id })
+    }
+
+    fn is_mute(&self, now: Now, host: &HostId) -> bool {
+        self.watch.mute.get(host).is_some_and(|mute| now.monotonic < mute.until)
     }
 
     /// To whom the key would be dealt: to those that are kept and take shares; and, where these are no majority of those that
     /// vote now, to some that leave: they keep shares until the others' seats are gone.
     fn receivers(&self, now: Now, view: View<'_>, committee: &Committee, keep: &[HostId]) -> Vec<HostId> {
-        let is_mute = |host: &HostId| self.watch.mute.get(host).is_some_and(|mute| now.monotonic < mute.until);
         let voters = committee.voters();
         let stays_for_now = |host: &HostId| {
             let leaves = view.records.roll().is_leaving(host) && !self.is_long_gone(now, host);
-            leaves && !is_mute(host) && self.coordinator.stands(view, host)
+            leaves && !self.is_mute(now, host) && self.coordinator.stands(view, host)
         };
-        let record = |host: &HostId| view.records.member(host).map(Member::record);
-        let leaving: Vec<&MemberRecord> = voters.iter().filter(|host| stays_for_now(host)).filter_map(record).collect();
-        let mut receiving: Vec<&MemberRecord> = keep.iter().filter(|host| !is_mute(host)).filter_map(record).collect();
+        let leaving: Vec<&MemberRecord> =
+            voters.iter().filter(|host| stays_for_now(host)).filter_map(|host| record_of(view, host)).collect();
+        let taking = keep.iter().filter(|host| !self.is_mute(now, host));
+        let mut receiving: Vec<&MemberRecord> = taking.filter_map(|host| record_of(view, host)).collect();
         while receiving.len() <= voters.len() / 2
             && let Some(next) = next_seat(&receiving, leaving.iter().copied())
         {
@@ -188,48 +197,44 @@ impl Host {
     }
 
     /// Who is to sit beside those that are kept: where a seat is free and the key may move to it, or where a few domains hold
-    /// too many of them and need not.
-    fn newcomer(&self, view: View<'_>, committee: &Committee, keep: &[HostId]) -> Option<HostId> {
-        let standing: Vec<&MemberRecord> = view
-            .records
-            .roll()
-            .staying_hosts()
-            .filter(|record| committee.seat_of(&record.host).is_none())
-            .filter(|record| self.coordinator.may_hold(view, &record.host))
-            .collect();
-        let is_idle = |record: &MemberRecord| self.watch.idle.contains(&record.host);
-        let pick = |sitting: &[&MemberRecord]| {
-            let willing = standing.iter().copied().filter(|record| !is_idle(record));
-            next_seat(sitting, willing).or_else(|| next_seat(sitting, standing.iter().copied()))
+    /// too many of them and need not. One of those that had a seat and never took it, or one of the others.
+    fn newcomer(&self, now: Now, view: View<'_>, keep: &[HostId], idle: bool) -> Option<HostId> {
+        let committee = view.records.committee()?;
+        let may_come = |host: &HostId| {
+            let is_new = committee.seat_of(host).is_none() && self.watch.idle.contains(host) == idle;
+            is_new && !self.is_mute(now, host) && self.coordinator.may_hold(view, host)
         };
-        let kept: Vec<&MemberRecord> =
-            keep.iter().filter_map(|host| view.records.member(host)).map(Member::record).collect();
-        let mut sitting = kept.clone();
+        let standing: Vec<&MemberRecord> =
+            view.records.roll().staying_hosts().filter(|record| may_come(&record.host)).collect();
+        let kept: Vec<&MemberRecord> = keep.iter().filter_map(|host| record_of(view, host)).collect();
+        let next = next_seat(&kept, standing.iter().copied())?;
+        let has_place = self.can_be_dealt_to(now, view, &kept, &standing) || spreads(view, committee, &kept, next);
+        has_place.then_some(next.host)
+    }
+
+    /// Whether with some of those that stand the committee comes nearer to what is wanted, and the key may be dealt to it then:
+    /// a voter that could hold no share is one more on whom everything depends. An even number of seats bears no more losses
+    /// than one fewer: only where somebody goes it is better than none.
+    fn can_be_dealt_to(&self, now: Now, view: View<'_>, kept: &[&MemberRecord], standing: &[&MemberRecord]) -> bool {
+        let Some(committee) = view.records.committee() else { return false };
+        let is_kept = |host: &HostId| kept.iter().any(|record| record.host == *host);
+        let replaces = committee.seats.iter().any(|seat| seat.lost.is_some() || !is_kept(&seat.host));
         let wanted = view.records.wanted_seats();
-        while sitting.len() < wanted
-            && let Some(next) = pick(&sitting)
+        // As many as there is room for before a seat must go.
+        let room = (COMMITTEE_MAX + 1).saturating_sub(committee.seats.len());
+        let mut sitting = kept.to_vec();
+        while sitting.len() < wanted.min(kept.len() + room)
+            && let Some(next) = next_seat(&sitting, standing.iter().copied())
         {
             sitting.push(next);
         }
-        // An even number of seats bears no more losses than one fewer: only where somebody goes it is better than none. And a
-        // voter that could hold no share is one more on whom everything depends.
-        let replaces = committee.seats.iter().any(|seat| seat.lost.is_some() || !keep.contains(&seat.host));
-        let may_sit = |size: &usize| {
-            let hosts = sitting.iter().take(*size).map(|record| record.host);
-            let is_of_use = replaces || *size == wanted || !size.is_multiple_of(2);
-            is_of_use && view.records.stays_spread(&committee.next_dealing(hosts.collect()))
+        let fits = |size: usize| {
+            let hosts = sitting.iter().take(size).map(|record| record.host).filter(|host| !self.is_mute(now, host));
+            let hosts: Vec<HostId> = hosts.collect();
+            let is_of_use = replaces || size == wanted || !size.is_multiple_of(2);
+            is_of_use && hosts.len() >= FOUNDERS && view.records.stays_spread(&committee.next_dealing(hosts))
         };
-        if (kept.len() + 1..=sitting.len()).rev().any(|size| may_sit(&size)) {
-            return sitting.get(kept.len()).map(|record| record.host);
-        }
-        let of_domain = |domain: &str| kept.iter().filter(|record| record.domain == domain).count();
-        let fullest = kept.iter().map(|record| of_domain(&record.domain)).max().unwrap_or(0);
-        let spreads = |next: &&MemberRecord| {
-            let t = u8::try_from(keep.len() / 2 + 1).unwrap_or(u8::MAX);
-            let is_whole = committee.seats.len() == keep.len() && view.records.spread_seats() == Some(keep.len());
-            is_whole && !view.records.are_spread(t, keep) && of_domain(&next.domain) + 1 < fullest
-        };
-        pick(&kept).filter(spreads).map(|record| record.host)
+        (kept.len() + 1..=sitting.len()).rev().any(fits)
     }
 
     /// Voters that are to stay, in the order of their identities: not who leaves, who is long gone, or is too many.
@@ -262,7 +267,10 @@ impl Host {
     /// without a share: a share does not move twice for one change.
     fn may_move(&self, view: View<'_>, committee: &Committee, keep: &[HostId]) -> bool {
         let leaves = |host: &HostId| view.records.roll().is_leaving(host);
-        let has_none = |host: &HostId| committee.key.index_of(host).is_none();
+        let was_lost = |host: &HostId| {
+            committee.seats.iter().any(|seat| seat.host == *host && seat.lost.is_some() && committee.may_sign(seat))
+        };
+        let has_none = |host: &HostId| committee.key.index_of(host).is_none() || was_lost(host);
         keep.len() >= view.records.wanted_seats()
             || committee.key.holders.iter().any(leaves)
             || keep.iter().any(has_none)
@@ -366,6 +374,20 @@ impl Host {
 /// Whether a share that signs went with its holder's state.
 fn has_lost_share(committee: &Committee) -> bool {
     committee.seats.iter().any(|seat| seat.lost.is_some() && committee.may_sign(seat))
+}
+
+fn record_of<'a>(view: View<'a>, host: &HostId) -> Option<&'a MemberRecord> {
+    view.records.member(host).map(Member::record)
+}
+
+/// Whether a host beside those that are kept takes seats from a domain that has too many.
+fn spreads(view: View<'_>, committee: &Committee, kept: &[&MemberRecord], next: &MemberRecord) -> bool {
+    let keep: Vec<HostId> = kept.iter().map(|record| record.host).collect();
+    let of_domain = |domain: &str| kept.iter().filter(|record| record.domain == domain).count();
+    let fullest = kept.iter().map(|record| of_domain(&record.domain)).max().unwrap_or(0);
+    let t = u8::try_from(keep.len() / 2 + 1).unwrap_or(u8::MAX);
+    let is_whole = committee.seats.len() == keep.len() && view.records.spread_seats() == Some(keep.len());
+    is_whole && !view.records.are_spread(t, &keep) && of_domain(&next.domain) + 1 < fullest
 }
 
 /// Whether the shares of the mesh key are due to be dealt anew, though nobody comes or goes.

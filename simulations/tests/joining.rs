@@ -1,0 +1,60 @@
+//! Who would join hears a committee of which one lies.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+use spec::error::Failure;
+use spec::genesis::SignedGenesis;
+use spec::host::{LocalCommand, LocalReply};
+use spec::wire::Message;
+use vouchsafe_sim::liar::{Liar, Lie};
+use vouchsafe_sim::run::Run;
+use vouchsafe_sim::scenario::Scenario;
+
+const HOSTS: usize = 7;
+const WAIT_MS: u64 = 100_000;
+
+fn mesh_of_five() -> (Run, SignedGenesis) {
+    let scenario = Scenario::named("calm").expect("a scenario");
+    let mut run = Run::new(&scenario, HOSTS, 7);
+    run.set_up();
+    let genesis = run.genesis(&scenario);
+    assert!((0..5).all(|number| run.enrol(number, &genesis)));
+    run.settle(WAIT_MS);
+    (run, genesis)
+}
+
+#[test]
+fn no_single_one_of_the_committee_keeps_a_joiner_out() {
+    for liar in 0..5 {
+        let (mut run, genesis) = mesh_of_five();
+        run.world.liar = Some(Liar::new(liar, Lie::KeepsOut));
+        for joiner in 5..HOSTS {
+            assert!(run.enrol(joiner, &genesis), "liar {liar}");
+        }
+        assert!((0..5).all(|machine| run.records(machine).members().count() == HOSTS), "liar {liar}");
+    }
+}
+
+#[test]
+fn whoever_was_told_falsely_that_it_is_in_may_join_again() {
+    let (mut run, genesis) = mesh_of_five();
+    run.world.start(5);
+    let command = run.joining(5, &genesis, |_| {}).expect("a ticket");
+    let LocalCommand::Join { ticket, .. } = &command else { panic!("a joining") };
+    let again = || LocalCommand::Join { ticket: ticket.clone(), address: None };
+    run.world.cut_off.insert(5);
+    run.world.command(5, again()).expect("it runs");
+    run.settle(1_000);
+    let liar = run.world.machines.get(1).expect("a machine").transport;
+    let pins = run.pins.clone().expect("pins");
+    run.world.inject(5, liar, Message::EnrolCommittee { pins, committee: Vec::new() });
+    run.world.inject(5, liar, Message::EnrolAdmitted);
+    run.settle(WAIT_MS);
+    run.world.crash(5);
+    run.world.start(5);
+    run.world.cut_off.remove(&5);
+    let answer = run.ask(5, again(), WAIT_MS);
+    assert!(matches!(answer, Some(Ok(LocalReply::Joined(_)))), "{answer:?}");
+    let answer = run.ask(5, again(), WAIT_MS);
+    assert!(matches!(answer, Some(Err(Failure::Membership(_)))), "{answer:?}");
+}
