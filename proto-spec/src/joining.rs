@@ -42,6 +42,8 @@ pub struct Joining {
     parts: BTreeMap<TransportKey, (u64, u8, ShareIndex, BlsSignature)>,
     /// Sets of parts that made no signature: the next set is another one.
     vain: u64,
+    /// Whether parts are asked for anew, though there are enough.
+    anew: bool,
     refused: BTreeSet<TransportKey>,
     /// Challenges that wait for the TPM: it does one thing at a time, and a large committee sends many.
     challenges: BTreeMap<TransportKey, Vec<CredentialBlob>>,
@@ -75,6 +77,7 @@ impl Joining {
             greeted: BTreeSet::new(),
             parts: BTreeMap::new(),
             vain: 0,
+            anew: false,
             refused: BTreeSet::new(),
             challenges: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -132,18 +135,28 @@ impl Joining {
         true
     }
 
-    /// The messages to send now: a hello to whom has not given its part, the parts once they are enough.
-    pub fn messages(&mut self, now: Time, all: bool) -> Vec<(Contact, Message)> {
-        let Some(hello) = self.hello() else { return Vec::new() };
+    /// What is sent now and again: to all the parts, once they are enough; until then, or where they made no signature, a
+    /// hello: the key may have moved, and who gave a part gives another.
+    pub fn messages(&mut self, now: Time) -> Vec<(Contact, Message)> {
         self.retry_at = Some(now.plus(JOIN_RETRY_MS));
         let admit = self.admit();
-        let of_whom = |contact: &&Contact| admit.is_some() || all || !self.greeted.contains(&contact.transport);
-        let contacts: Vec<Contact> = self.asked().filter(of_whom).cloned().collect();
-        if admit.is_none() {
-            self.greeted.extend(contacts.iter().map(|contact| contact.transport));
+        let greets = admit.is_none() || std::mem::take(&mut self.anew);
+        let admits = admit.into_iter().flat_map(|admit| self.asked().map(move |to| (to.clone(), admit.clone())));
+        let mut messages: Vec<(Contact, Message)> = admits.collect();
+        if greets {
+            self.greeted.clear();
+            messages.extend(self.greetings());
         }
-        let message = admit.unwrap_or(Message::EnrolHello(hello));
-        contacts.into_iter().map(|contact| (contact, message.clone())).collect()
+        messages
+    }
+
+    /// A hello to each of whom this joiner has just been told.
+    pub fn greetings(&mut self) -> Vec<(Contact, Message)> {
+        let Some(hello) = self.hello() else { return Vec::new() };
+        let fresh = |contact: &&Contact| !self.greeted.contains(&contact.transport);
+        let fresh: Vec<Contact> = self.asked().filter(fresh).cloned().collect();
+        self.greeted.extend(fresh.iter().map(|contact| contact.transport));
+        fresh.into_iter().map(|contact| (contact, Message::EnrolHello(hello.clone()))).collect()
     }
 
     /// The record that this joiner asks for, and that its quotes cover.
@@ -222,17 +235,16 @@ impl Joining {
         2 * self.refused.intersection(&counts).count() > counts.len() || counts.len() < FOUNDERS
     }
 
-    /// Somebody says that the parts make no signature. That may be a lie, so none is forgotten: others are tried next, and
-    /// all are asked for anew.
+    /// Somebody says that the parts make no signature. That may be a lie, so none is forgotten: others are tried in their turn,
+    /// and all are asked for anew then.
     pub fn in_vain(&mut self) {
         self.vain = self.vain.saturating_add(1);
-        self.greeted.clear();
+        self.anew = true;
     }
 
     /// All are asked again.
     pub fn begin_again(&mut self) {
         self.parts.clear();
-        self.greeted.clear();
     }
 
     /// A contact cannot be reached: where it is the only one, the person at the socket does not wait for all of the

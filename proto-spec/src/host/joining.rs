@@ -95,15 +95,19 @@ impl Host {
         };
         if let Some(joining) = &mut self.joining {
             joining.measured(keys);
-            self.send_joining(now, true, actions);
+            self.send_joining(now, actions);
         } else if let Some(forming) = &mut self.forming {
             forming.keys = Some(keys);
         }
     }
 
-    fn send_joining(&mut self, now: Now, all: bool, actions: &mut Actions) {
-        let Some(joining) = &mut self.joining else { return };
-        for (Contact { transport, address }, message) in joining.messages(now.monotonic, all) {
+    fn send_joining(&mut self, now: Now, actions: &mut Actions) {
+        let messages = self.joining.as_mut().map(|joining| joining.messages(now.monotonic));
+        Self::send_all(messages.unwrap_or_default(), actions);
+    }
+
+    fn send_all(messages: Vec<(Contact, Message)>, actions: &mut Actions) {
+        for (Contact { transport, address }, message) in messages {
             actions.push(Action::Send { lane: Lane::Records, to: transport, address, message: Box::new(message) });
         }
     }
@@ -113,17 +117,12 @@ impl Host {
     }
 
     /// The committee that checks this joiner.
-    pub(super) fn on_named(
-        &mut self,
-        now: Now,
-        from: &TransportKey,
-        pins: Pins,
-        committee: Vec<Contact>,
-        actions: &mut Actions,
-    ) {
-        if self.joining.as_mut().is_some_and(|joining| joining.named(from, pins, committee)) {
+    pub(super) fn on_named(&mut self, from: &TransportKey, pins: Pins, committee: Vec<Contact>, actions: &mut Actions) {
+        if let Some(joining) = self.joining.as_mut()
+            && joining.named(from, pins, committee)
+        {
             self.circle_changed = true;
-            self.send_joining(now, false, actions);
+            Self::send_all(joining.greetings(), actions);
         }
     }
 
@@ -193,7 +192,7 @@ impl Host {
             return;
         }
         if self.joining.as_mut().is_some_and(|joining| joining.part(*from, key_epoch, t, index, part)) {
-            self.send_joining(now, true, actions);
+            self.send_joining(now, actions);
         }
     }
 
@@ -274,7 +273,7 @@ impl Host {
             return self.end_joining(Failure::NoLeader, actions);
         }
         if joining.retry_at.is_some_and(|at| now.monotonic >= at) {
-            self.send_joining(now, true, actions);
+            self.send_joining(now, actions);
         }
     }
 

@@ -20,7 +20,7 @@ impl Host {
     ) {
         match message.into_unchecked() {
             Message::EnrolHello(hello) => self.on_hello(now, from, &hello, actions),
-            Message::EnrolCommittee { pins, committee } => self.on_named(now, &from, pins, committee, actions),
+            Message::EnrolCommittee { pins, committee } => self.on_named(&from, pins, committee, actions),
             Message::EnrolChallenge { blobs } => self.on_challenge(from, blobs, actions),
             Message::EnrolAnswer(answer) => self.on_answer(now, from, &answer, actions),
             Message::EnrolPart { key_epoch, t, index, part } => {
