@@ -121,5 +121,5 @@ fn no_order_explains_a_history_with_an_acknowledged_write_that_was_lost() {
         findings.iter().any(|finding| finding.contains("is not linearizable"))
     };
     let told = (1..=10).filter(|seed| is_told(*seed)).count();
-    assert!(told >= 1, "no seed of 10 shows a history that nothing explains");
+    assert!(told >= 3, "{told} of 10 seeds show a history that nothing explains");
 }
