@@ -42,16 +42,8 @@ pub struct Joining {
     parts: BTreeMap<TransportKey, (u64, u8, ShareIndex, BlsSignature)>,
     /// Sets of parts that made no signature: the next set is another one.
     vain: u64,
-    /// Whether parts were sent since.
-    tried: bool,
-    /// What orders the parts of the next set, and nobody else knows.
-    shuffle: [u8; 32],
     /// Whether parts are asked for anew, though there are enough.
     anew: bool,
-    /// Tries so far.
-    turns: usize,
-    /// Who has named the committee since the last try.
-    heard: BTreeSet<TransportKey>,
     refused: BTreeSet<TransportKey>,
     /// Challenges that wait for the TPM: it does one thing at a time, and a large committee sends many.
     challenges: BTreeMap<TransportKey, Vec<CredentialBlob>>,
@@ -60,13 +52,13 @@ pub struct Joining {
 }
 
 impl Joining {
-    /// Begins, with a request's id and what shuffles parts, both drawn for this joining.
+    /// Begins.
     ///
     /// # Errors
     /// [`Check::TicketSignature`] where the file is no ticket.
     pub fn new(
         signed: SignedTicket,
-        (request, shuffle): (RequestId, [u8; 32]),
+        request: RequestId,
         address: Address,
         deadline: Option<Time>,
     ) -> Result<Self, Check> {
@@ -85,44 +77,24 @@ impl Joining {
             greeted: BTreeSet::new(),
             parts: BTreeMap::new(),
             vain: 0,
-            tried: false,
-            shuffle,
             anew: false,
-            turns: 0,
-            heard: BTreeSet::new(),
             refused: BTreeSet::new(),
             challenges: BTreeMap::new(),
             taken: BTreeMap::new(),
         })
     }
 
-    /// Whom it asks, each once, first whom most name. Where they name several addresses, each has its turn.
-    pub fn asked(&self) -> Vec<Contact> {
-        let mut addresses: BTreeMap<TransportKey, Vec<&Address>> = BTreeMap::new();
-        for Contact { transport, address } in self.contacts.iter().chain(self.named.values().flatten()) {
-            let known = addresses.entry(*transport).or_default();
-            if !address.0.is_empty() && !known.contains(&address) {
-                known.push(address);
-            }
-        }
-        let place = |known: &Vec<&Address>| {
-            let turn = self.turns.checked_rem(known.len()).and_then(|turn| known.get(turn).copied().cloned());
-            turn.unwrap_or_default()
-        };
-        let contact = |(transport, known): (&TransportKey, _)| Contact { transport: *transport, address: place(known) };
-        let mut asked: Vec<Contact> = addresses.iter().map(contact).collect();
-        asked.sort_by_key(|contact| Reverse(self.support(&contact.transport)));
-        asked
+    /// Whom it asks, each once, where the ticket or the first that named it says that it is.
+    pub fn asked(&self) -> impl Iterator<Item = &Contact> {
+        let mut seen = BTreeSet::new();
+        let all = || self.contacts.iter().chain(self.named.values().flatten());
+        let somewhere = all().filter(|contact| !contact.address.0.is_empty());
+        somewhere.chain(all()).filter(move |contact| seen.insert(contact.transport))
     }
 
     /// Whether this host is one of those that it asks.
     pub fn asks(&self, key: &TransportKey) -> bool {
         self.support(key) > 0
-    }
-
-    /// Whether one alone names this host.
-    fn is_obscure(&self, key: &TransportKey) -> bool {
-        self.support(key) < 2
     }
 
     /// How many name this host: the ticket, and those whom it names.
@@ -149,20 +121,12 @@ impl Joining {
         let same_key = self.ticket.pins.key.is_none_or(|key| pins.key == Some(key));
         let known = self.pins.as_ref().is_none_or(|known| *known == pins);
         let is_named = self.contacts.iter().any(|contact| contact.transport == *from);
-        // Once between two tries: whoever names others all the time would have this joiner ask them all the time.
-        if !is_named
-            || self.heard.contains(from)
-            || pins.mesh != self.ticket.pins.mesh
-            || pins.key.is_none()
-            || !same_key
-            || !known
-        {
+        if !is_named || pins.mesh != self.ticket.pins.mesh || pins.key.is_none() || !same_key || !known {
             return false;
         }
         self.pins = Some(pins);
-        self.heard.insert(*from);
         self.named.insert(*from, committee);
-        let asked: BTreeSet<TransportKey> = self.asked().into_iter().map(|contact| contact.transport).collect();
+        let asked: BTreeSet<TransportKey> = self.asked().map(|contact| contact.transport).collect();
         self.challenges.retain(|from, _| asked.contains(from));
         self.taken.retain(|from, _| asked.contains(from));
         self.parts.retain(|from, _| asked.contains(from));
@@ -175,12 +139,9 @@ impl Joining {
     /// hello: the key may have moved, and who gave a part gives another.
     pub fn messages(&mut self, now: Time) -> Vec<(Contact, Message)> {
         self.retry_at = Some(now.plus(JOIN_RETRY_MS));
-        self.turns = self.turns.wrapping_add(1);
-        self.heard.clear();
         let admit = self.admit();
-        self.tried |= admit.is_some();
         let greets = admit.is_none() || std::mem::take(&mut self.anew);
-        let admits = admit.into_iter().flat_map(|admit| self.asked().into_iter().map(move |to| (to, admit.clone())));
+        let admits = admit.into_iter().flat_map(|admit| self.asked().map(move |to| (to.clone(), admit.clone())));
         let mut messages: Vec<(Contact, Message)> = admits.collect();
         if greets {
             self.greeted.clear();
@@ -192,8 +153,8 @@ impl Joining {
     /// A hello to each of whom this joiner has just been told.
     pub fn greetings(&mut self) -> Vec<(Contact, Message)> {
         let Some(hello) = self.hello() else { return Vec::new() };
-        let mut fresh = self.asked();
-        fresh.retain(|contact| !self.greeted.contains(&contact.transport));
+        let fresh = |contact: &&Contact| !self.greeted.contains(&contact.transport);
+        let fresh: Vec<Contact> = self.asked().filter(fresh).cloned().collect();
         self.greeted.extend(fresh.iter().map(|contact| contact.transport));
         fresh.into_iter().map(|contact| (contact, Message::EnrolHello(hello.clone()))).collect()
     }
@@ -211,11 +172,11 @@ impl Joining {
         self.challenges.insert(from, blobs);
     }
 
-    /// The challenge that the TPM is given next: not of those whom one alone names, a liar perhaps, before others; and of whom it
-    /// was given the fewest. Whoever gave its part is asked again with the others, and sends another challenge: it must not come
-    /// before those that the TPM has not reached yet.
+    /// The challenge that the TPM is given next: of whom it was given the fewest, and of these of whom most name. Whoever gave
+    /// its part is asked again with the others, and sends another challenge: it must not come before those that the TPM has
+    /// not reached yet. Nor may those come first whom one liar names.
     pub fn next_challenge(&mut self) -> Option<(TransportKey, Vec<CredentialBlob>)> {
-        let turn = |from: &TransportKey| (self.is_obscure(from), self.taken.get(from).copied().unwrap_or(0));
+        let turn = |from: &TransportKey| (self.taken.get(from).copied().unwrap_or(0), Reverse(self.support(from)));
         let from = self.challenges.keys().copied().min_by_key(turn)?;
         let times = self.taken.entry(from).or_default();
         *times = times.saturating_add(1);
@@ -235,13 +196,14 @@ impl Joining {
         !had_enough && self.enough().is_some()
     }
 
-    /// Parts of one dealing, as many as its threshold, first those of whom several name. Which ones changes each time that some
-    /// made no signature: somebody gave a bad one, or one under the number of another, or the key has moved. Nobody else can
-    /// tell which come next.
+    /// Parts of one dealing, as many as its threshold. Which ones changes each time that some made no signature: somebody
+    /// gave a bad one, or one under the number of another, or the key has moved.
     fn enough(&self) -> Option<Parts> {
-        let draw = |from: &TransportKey| sha256(&[self.shuffle.as_slice(), &self.vain.to_be_bytes(), &from.0].concat());
+        let place = |from: &TransportKey| sha256(&[self.vain.to_be_bytes().as_slice(), &from.0].concat());
         let mut parts: Vec<_> = self.parts.iter().collect();
-        parts.sort_by_cached_key(|(from, _)| (self.is_obscure(from), draw(from).0));
+        if self.vain > 0 {
+            parts.sort_unstable_by_key(|(from, _)| place(from));
+        }
         let together = |(key_epoch, t): (u64, u8)| -> Option<Parts> {
             let mut set = Parts::new();
             let same = parts.iter().filter(|(_, (epoch, threshold, ..))| (*epoch, *threshold) == (key_epoch, t));
@@ -261,28 +223,23 @@ impl Joining {
     }
 
     /// One of the committee refused for good. Says whether too few are left: no single one keeps a joiner out. Those whom the
-    /// ticket names count, where they are enough, or those whom most of all lists name.
+    /// ticket names count, where they are enough.
     pub fn refused(&mut self, from: TransportKey) -> bool {
         self.refused.insert(from);
-        let most =
-            |hosts: &[TransportKey]| 2 * hosts.iter().filter(|host| self.refused.contains(host)).count() > hosts.len();
-        let of_ticket: Vec<TransportKey> = self.contacts.iter().map(|contact| contact.transport).collect();
-        let mut asked: Vec<TransportKey> = self.asked().into_iter().map(|contact| contact.transport).collect();
-        if of_ticket.len() < FOUNDERS {
-            return asked.len() < FOUNDERS || most(&asked);
-        }
-        let lists = self.named.len() + 1;
-        asked.retain(|host| 2 * self.support(host) > lists);
-        most(&of_ticket) || (asked.len() >= FOUNDERS && most(&asked))
+        let of_ticket = self.contacts.iter().map(|contact| contact.transport);
+        let counts: BTreeSet<TransportKey> = if self.contacts.len() < FOUNDERS {
+            self.asked().map(|contact| contact.transport).collect()
+        } else {
+            of_ticket.collect()
+        };
+        2 * self.refused.intersection(&counts).count() > counts.len() || counts.len() < FOUNDERS
     }
 
     /// Somebody says that the parts make no signature. That may be a lie, so none is forgotten: others are tried in their turn,
-    /// and all are asked for anew then. Once for each try, however many say so.
+    /// and all are asked for anew then.
     pub fn in_vain(&mut self) {
-        if std::mem::take(&mut self.tried) {
-            self.vain = self.vain.saturating_add(1);
-            self.anew = true;
-        }
+        self.vain = self.vain.saturating_add(1);
+        self.anew = true;
     }
 
     /// All are asked again.

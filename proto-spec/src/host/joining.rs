@@ -37,8 +37,8 @@ impl Host {
         if self.joining.is_some() {
             return Self::reply(id, Err(Failure::Membership("this host is joining already; wait a minute")), actions);
         }
-        let drawn = (RequestId(self.generator.bytes()), self.generator.bytes());
-        match Joining::new(ticket, drawn, self.config.address.clone(), Some(now.monotonic.plus(ENROLMENT_MS))) {
+        let request = RequestId(self.generator.bytes());
+        match Joining::new(ticket, request, self.config.address.clone(), Some(now.monotonic.plus(ENROLMENT_MS))) {
             Err(check) => {
                 let refused = self.refusal(Refused::new(check, Subject::Request), actions);
                 Self::reply(id, Err(Failure::Refused(refused)), actions);
@@ -167,7 +167,7 @@ impl Host {
             }
             Some(TpmReply::Quote(quote)) => {
                 let address = self.joining.as_ref().and_then(|joining| {
-                    joining.asked().into_iter().find(|contact| contact.transport == from).map(|contact| contact.address)
+                    joining.asked().find(|contact| contact.transport == from).map(|c| c.address.clone())
                 });
                 let Some(request) = self.joining.as_ref().map(|joining| joining.request) else { return };
                 let message = Box::new(Message::EnrolAnswer(EnrolAnswer { request, quote }));
@@ -197,10 +197,7 @@ impl Host {
     }
 
     pub(super) fn on_admitted(&mut self, now: Now, from: &TransportKey, actions: &mut Actions) {
-        // What another joining was told falsely does not stay: where no record says that this host is in, this one counts.
-        let pins = self.joining.as_ref().and_then(|joining| joining.pins.as_ref());
-        let known = self.membership.as_ref().is_some_and(|membership| Some(&membership.pins) == pins);
-        if !self.joins_with(from) || known || self.own_member().is_some() {
+        if !self.joins_with(from) || self.membership.is_some() {
             return;
         }
         // Whoever voted says hello again: the founding is shown to it. Either it has a seat to take, or what it voted for
@@ -210,7 +207,7 @@ impl Host {
         }
         let Some(joining) = &self.joining else { return };
         let Some(pins) = joining.pins.clone() else { return };
-        let row = self.remember(Membership::new(pins, joining.asked().into_iter().take(CONTACTS_MAX).collect()));
+        let row = self.remember(Membership::new(pins, joining.asked().take(CONTACTS_MAX).cloned().collect()));
         actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         // The answer to the person waits until this host has seen its own record.
         self.pull(now, actions);
@@ -224,15 +221,14 @@ impl Host {
         actions: &mut Actions,
     ) {
         let of_this = self.joining.as_ref().is_some_and(|joining| joining.request == request);
-        if !of_this || !self.joins_with(from) {
+        if !of_this || !self.joins_with(from) || self.forming.is_some() {
             return;
         }
-        let is_forming = self.forming.is_some();
         match refused.check {
             // The challenge was forgotten meanwhile, or the host is a step behind: the next hello gets another answer.
             Check::Challenge => {}
             Check::Record => self.joining.iter_mut().for_each(Joining::in_vain),
-            check if check.is_passing() || is_forming => {}
+            check if check.is_passing() => {}
             _ => {
                 if self.joining.as_mut().is_some_and(|joining| joining.refused(*from)) {
                     self.end_joining(Failure::Refused(refused), actions);
