@@ -58,3 +58,21 @@ fn whoever_was_told_falsely_that_it_is_in_may_join_again() {
     let answer = run.ask(5, again(), WAIT_MS);
     assert!(matches!(answer, Some(Err(Failure::Membership(_)))), "{answer:?}");
 }
+
+#[test]
+fn a_joiner_whose_ticket_pins_the_key_takes_nobodys_word_that_the_mesh_is_forming() {
+    let (mut run, genesis) = mesh_of_five();
+    run.world.start(5);
+    let command = run.joining(5, &genesis, |_| {}).expect("a ticket");
+    let LocalCommand::Join { ticket, .. } = &command else { panic!("a joining") };
+    let ticket = ticket.clone();
+    run.world.command(5, command).expect("it runs");
+    for machine in 0..5 {
+        let liar = run.world.machines.get(machine).expect("a machine").transport;
+        run.world.inject(5, liar, Message::EnrolForming { genesis: genesis.clone(), known: 1 });
+    }
+    run.settle(WAIT_MS);
+    assert!(run.records(0).members().count() == 6, "it is in all the same");
+    let answer = run.ask(5, LocalCommand::Join { ticket, address: None }, WAIT_MS);
+    assert!(matches!(answer, Some(Err(Failure::Membership(_)))), "{answer:?}");
+}

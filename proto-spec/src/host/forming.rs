@@ -67,6 +67,11 @@ impl Host {
         actions: &mut Actions,
     ) {
         let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(from)) else { return };
+        // A ticket that pins the mesh key was written after the founding; and who is not in the ticket gathers nobody.
+        let gathers = joining.contacts.iter().any(|contact| contact.transport == *from);
+        if self.forming.is_none() && (joining.ticket.pins.key.is_some() || !gathers) {
+            return;
+        }
         if self.forming.is_none() {
             let Ok(verified) = GenesisVerified::check(self.ground.suite.as_ref(), genesis) else { return };
             if *verified.mesh() != joining.ticket.pins.mesh {

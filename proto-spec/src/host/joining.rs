@@ -197,7 +197,10 @@ impl Host {
     }
 
     pub(super) fn on_admitted(&mut self, now: Now, from: &TransportKey, actions: &mut Actions) {
-        if !self.joins_with(from) || self.membership.is_some() {
+        // What another joining was told falsely does not stay: where no record says that this host is in, this one counts.
+        let pins = self.joining.as_ref().and_then(|joining| joining.pins.as_ref());
+        let known = self.membership.as_ref().is_some_and(|membership| Some(&membership.pins) == pins);
+        if !self.joins_with(from) || known || self.own_member().is_some() {
             return;
         }
         // Whoever voted says hello again: the founding is shown to it. Either it has a seat to take, or what it voted for
@@ -221,14 +224,15 @@ impl Host {
         actions: &mut Actions,
     ) {
         let of_this = self.joining.as_ref().is_some_and(|joining| joining.request == request);
-        if !of_this || !self.joins_with(from) || self.forming.is_some() {
+        if !of_this || !self.joins_with(from) {
             return;
         }
+        let is_forming = self.forming.is_some();
         match refused.check {
             // The challenge was forgotten meanwhile, or the host is a step behind: the next hello gets another answer.
             Check::Challenge => {}
             Check::Record => self.joining.iter_mut().for_each(Joining::in_vain),
-            check if check.is_passing() => {}
+            check if check.is_passing() || is_forming => {}
             _ => {
                 if self.joining.as_mut().is_some_and(|joining| joining.refused(*from)) {
                     self.end_joining(Failure::Refused(refused), actions);
