@@ -21,9 +21,6 @@ use crate::scenario::Scenario;
 /// Wall clock at the start of every run.
 pub const WALL_START_MS: u64 = 1_767_225_600_000;
 
-/// What is under way at once in the largest mesh stays far below this.
-const UNDER_WAY_MAX: usize = 200_000;
-
 /// Something that will happen.
 enum Pending {
     Deliver {
@@ -118,6 +115,8 @@ pub struct World {
     pub faults: bool,
     /// Machines that are cut off from all others, not from each other.
     pub cut_off: std::collections::BTreeSet<usize>,
+    /// More under way at once is a storm: hosts that answer each other without end. In the largest mesh it stays far below.
+    pub under_way_max: usize,
     /// The planted fault: what waits for a write is released before the write is durable.
     pub acknowledges_before_flush: bool,
     scenario: Scenario,
@@ -155,6 +154,7 @@ impl World {
             hanging_disks: std::collections::BTreeSet::new(),
             faults: false,
             cut_off: std::collections::BTreeSet::new(),
+            under_way_max: 200_000,
             acknowledges_before_flush: false,
             scenario,
             connected: std::collections::BTreeSet::new(),
@@ -224,7 +224,7 @@ impl World {
             if at > until_ms {
                 break;
             }
-            if self.queue.len() > UNDER_WAY_MAX {
+            if self.queue.len() > self.under_way_max {
                 self.queue.clear();
                 return self.checkers.broken(format!("P8 hosts answer each other without end at {at} ms"));
             }

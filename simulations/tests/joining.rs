@@ -45,7 +45,7 @@ fn whoever_was_told_falsely_that_it_is_in_may_join_again() {
     run.world.cut_off.insert(5);
     run.world.command(5, again()).expect("it runs");
     run.settle(1_000);
-    let liar = run.world.machines.get(1).expect("a machine").transport;
+    let liar = ticket.ticket().expect("a ticket").contacts.first().expect("somebody to ask").transport;
     let pins = run.pins.clone().expect("pins");
     run.world.inject(5, liar, Message::EnrolCommittee { pins, committee: Vec::new() });
     run.world.inject(5, liar, Message::EnrolAdmitted);
@@ -71,6 +71,7 @@ fn a_joiner_whose_ticket_pins_the_key_takes_nobodys_word_that_the_mesh_is_formin
         let liar = run.world.machines.get(machine).expect("a machine").transport;
         run.world.inject(5, liar, Message::EnrolForming { genesis: genesis.clone(), known: 1 });
     }
+    assert_eq!(run.status(5).forming, None);
     run.settle(WAIT_MS);
     assert!(run.records(0).members().count() == 6, "it is in all the same");
     let answer = run.ask(5, LocalCommand::Join { ticket, address: None }, WAIT_MS);

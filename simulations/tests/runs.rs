@@ -1,6 +1,6 @@
 //! What a simulation must be able to show: the same run for the same seed, and a fault that was planted.
 
-use vouchsafe_sim::run::run;
+use vouchsafe_sim::run::{Run, run};
 use vouchsafe_sim::scenario::Scenario;
 
 #[allow(clippy::expect_used, reason = "a scenario that is not there is a failed test")]
@@ -122,4 +122,14 @@ fn no_order_explains_a_history_with_an_acknowledged_write_that_was_lost() {
     };
     let told = (1..=10).filter(|seed| is_told(*seed)).count();
     assert!(told >= 3, "{told} of 10 seeds show a history that nothing explains");
+}
+
+#[test]
+fn hosts_that_have_more_under_way_than_any_mesh_are_a_finding() {
+    let mut run = Run::calm(3, 1, 10_000);
+    run.is_sound();
+    run.world.under_way_max = 3;
+    run.settle(10_000);
+    let findings = run.world.checkers.findings();
+    assert!(findings.iter().any(|finding| finding.starts_with("P8")), "{findings:?}");
 }

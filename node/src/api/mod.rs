@@ -77,8 +77,7 @@ impl ErrorBody {
                 Self::plain("too_few_holders", message, Some("see `vouchsafe hosts`; try again when they are back"))
             }
             Failure::NoLeader => {
-                let hint = "what was asked may be recorded all the same: see `vouchsafe status` and `vouchsafe show`; try \
-                            again when a majority of the committee is up";
+                let hint = "see `vouchsafe status`; try again when a majority of the committee is up";
                 Self::plain("no_leader", failure.to_string(), Some(hint))
             }
             Failure::Membership(_) => Self::plain("membership", failure.to_string(), None),

@@ -449,3 +449,19 @@ async fn put_store(State(door): State<Door>, Json(body): Json<StoreBody>) -> Ans
         _ => Err(odd()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_lives_keeps_its_socket_and_what_a_dead_one_left_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("api.sock");
+        let living = bind(&path, None).expect("a socket");
+        assert_eq!(bind(&path, None).map(drop).map_err(|error| error.kind()), Err(std::io::ErrorKind::AddrInUse));
+        drop(living);
+        assert!(path.exists());
+        bind(&path, None).expect("nobody answers there");
+    }
+}

@@ -103,6 +103,15 @@ pub(super) fn lost_race(error: &ErrorBody) -> bool {
     error.check.as_deref() == Some(Check::HeadOrder.name())
 }
 
+/// What nobody answered in time may be recorded by now: whoever would ask again looks first.
+pub(super) fn unanswered(mut error: Box<ErrorBody>) -> Box<ErrorBody> {
+    if error.code == "no_leader" {
+        let hint = "it may be recorded all the same: see `vouchsafe show` before you ask again, and `vouchsafe status`";
+        error.hint = Some(hint.to_owned());
+    }
+    error
+}
+
 /// The newest head, checked on this side.
 async fn newest(context: &Context, pins: &Pins, id: &CredentialId) -> Result<HeadVerified, Box<ErrorBody>> {
     let answer = context.daemon.get(&format!("/v1/credentials/{id}/head")).await?;
@@ -137,7 +146,8 @@ pub(super) async fn change(
         let signature =
             successor.unwrap_or(&signer).sign(NAMESPACE, &bytes).map_err(|error| failure(error.to_string()))?;
         let head = pack(&wire::encode(&SignedHead { bytes, signature }));
-        match context.daemon.post(&format!("/v1/credentials/{id}/head"), &json!({ "head": head })).await {
+        let recorded = context.daemon.post(&format!("/v1/credentials/{id}/head"), &json!({ "head": head })).await;
+        match recorded.map_err(unanswered) {
             Err(error) if lost_race(&error) && tries < TRIES => {}
             answer => break answer?,
         }

@@ -15,7 +15,7 @@ use spec::wire::{self, DealBundle, Package};
 use spec::{error::Check, text};
 use zeroize::Zeroizing;
 
-use super::owner::{Owner, TRIES, check_signer, lost_race, pins, refused, request_id, rules, unpacked};
+use super::owner::{Owner, TRIES, check_signer, lost_race, pins, refused, request_id, rules, unanswered, unpacked};
 use super::{Context, Outcome, failure, shown, usage};
 use crate::api::{ErrorBody, pack};
 use crate::ssh::Signer;
@@ -114,7 +114,7 @@ impl Put {
             "signature": signature,
             "complete": self.wait == Wait::Complete,
         });
-        context.daemon.post("/v1/puts/store", &body).await
+        context.daemon.post("/v1/puts/store", &body).await.map_err(unanswered)
     }
 
     /// Asks where the order may go and checks the answer. Evidence ages on the way: then it is asked for anew.

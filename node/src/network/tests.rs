@@ -231,7 +231,13 @@ async fn a_member_that_floods_is_not_heard_any_more_and_nobody_else_is_blamed() 
     assert!((1..=GOSSIP_PER_PEER_MAX).contains(&heard), "{heard}");
     while next_news(&mut second, Duration::from_millis(300)).await.is_some() {}
     // What the flood said last may be true: another says it, and something new.
-    third.orders.send(Order::Publish(vec![2, u8::try_from(GOSSIP_PER_PEER_MAX + 20).unwrap()])).await.unwrap();
+    for number in 0..4 {
+        third
+            .orders
+            .send(Order::Publish(vec![2, u8::try_from(GOSSIP_PER_PEER_MAX + 20).unwrap() - number]))
+            .await
+            .unwrap();
+    }
     third.orders.send(Order::Publish(vec![3])).await.unwrap();
     assert!(next_news(&mut second, Duration::from_secs(3)).await.is_some());
     first.orders.send(Order::Publish(vec![4])).await.unwrap();

@@ -9,10 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::restart::{load_all, read_all};
 use super::{Stage, must};
+use crate::machine::Machine;
 use crate::mesh::TestnetError;
 
-/// A host that is alone is watched for so long.
-const ALONE: Duration = Duration::from_secs(6);
+/// A host that nobody unlocks is watched for so long: three epochs.
+pub(super) const ALONE: Duration = Duration::from_secs(6);
 
 pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetError> {
     let mut kept: Vec<(String, Vec<u8>)> = Vec::new();
@@ -44,7 +45,7 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
 /// Seconds from the last start until everything reads back.
 fn start_in_any_order(stage: &mut Stage<'_>, kept: &[(String, Vec<u8>)]) -> Result<f64, TestnetError> {
     stage.mesh.kill_daemons();
-    stage.mesh.machines.iter_mut().for_each(crate::machine::Machine::kill_chip);
+    stage.mesh.machines.iter_mut().for_each(Machine::kill_chip);
     let mut order: Vec<usize> = (0..stage.mesh.machines.len()).collect();
     for last in (1..order.len()).rev() {
         let other = stage.below(last + 1);
@@ -67,16 +68,7 @@ fn one_host_alone(stage: &mut Stage<'_>, kept: &[(String, Vec<u8>)]) -> Result<f
     stage.mesh.kill_daemons();
     let alone = stage.mesh.founder()?.plan.name.clone();
     stage.mesh.machine_mut(&alone)?.start_daemon()?;
-    stage.mesh.machine(&alone)?.wait_ready()?;
-    let since = Instant::now();
-    while since.elapsed() < ALONE {
-        let status = stage.mesh.machine(&alone)?.vouchsafe(&["-o", "json", "status"], b"")?.json();
-        must(
-            status.get("unlocked") == Some(&Value::Bool(false)),
-            format!("{alone} is alone and not locked: {status}"),
-        )?;
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    stays_locked(stage.mesh.machine(&alone)?, "is alone")?;
     let since = Instant::now();
     stage.mesh.revive()?;
     let back = since.elapsed().as_secs_f64();
@@ -84,6 +76,21 @@ fn one_host_alone(stage: &mut Stage<'_>, kept: &[(String, Vec<u8>)]) -> Result<f
     stage.tell("alone", &json!({ "host": alone, "locked_for_s": ALONE.as_secs(), "unlocked_after_s": back }));
     a_copied_store_opens_nowhere(stage, &alone)?;
     Ok(back)
+}
+
+/// Watches a machine that was just started. Gives what it says of itself in the end.
+pub(super) fn stays_locked(machine: &Machine, why: &str) -> Result<Value, TestnetError> {
+    machine.wait_ready()?;
+    let since = Instant::now();
+    loop {
+        let status = machine.vouchsafe(&["-o", "json", "status"], b"")?.json();
+        let locked = status.get("unlocked") == Some(&Value::Bool(false));
+        must(locked, format!("{} {why} and is not locked: {status}", machine.plan.name))?;
+        if since.elapsed() >= ALONE {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
 }
 
 /// The store of one host under the TPM of another; and, so that it is known to be whole, under its own.

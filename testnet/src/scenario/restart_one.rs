@@ -1,17 +1,15 @@
 //! One host stops and starts while it is cut off: its shards stay shut. Connected again its peers unlock it, with no human.
 //! Its store opens under no other TPM, and what unlocked it once opens nothing after its next start.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use super::powercut::a_copied_store_opens_nowhere;
+use super::powercut::{ALONE, a_copied_store_opens_nowhere, stays_locked};
 use super::{Stage, must};
 use crate::machine::Machine;
 use crate::mesh::TestnetError;
 
-/// A host that is cut off is watched for so long: three epochs.
-const ALONE: Duration = Duration::from_secs(6);
 /// Credentials that are there.
 const KEPT: usize = 5;
 /// All five shares are needed and there: what is read has needed the share of the host that was away.
@@ -76,21 +74,6 @@ fn stop_and_start(
     );
     kept.iter().try_for_each(|(name, content)| stage.expect(name, content))?;
     Ok(seconds)
-}
-
-/// Watches a machine that was just started. Gives what it says of itself in the end.
-fn stays_locked(machine: &Machine, why: &str) -> Result<Value, TestnetError> {
-    machine.wait_ready()?;
-    let since = Instant::now();
-    loop {
-        let status = machine.vouchsafe(&["-o", "json", "status"], b"")?.json();
-        let locked = status.get("unlocked") == Some(&Value::Bool(false));
-        must(locked, format!("{} {why} and is not locked: {status}", machine.plan.name))?;
-        if since.elapsed() >= ALONE {
-            return Ok(status);
-        }
-        std::thread::sleep(Duration::from_millis(250));
-    }
 }
 
 /// All others keep their parts of a host's unlock to themselves: it stays locked. They send what they kept, and it opens:
