@@ -42,8 +42,14 @@ pub struct Joining {
     parts: BTreeMap<TransportKey, (u64, u8, ShareIndex, BlsSignature)>,
     /// Sets of parts that made no signature: the next set is another one.
     vain: u64,
+    /// Whether parts were sent since the last that made none.
+    tried: bool,
     /// Whether parts are asked for anew, though there are enough.
     anew: bool,
+    /// Tries so far.
+    turns: usize,
+    /// Who has named the committee since the last try.
+    heard: BTreeSet<TransportKey>,
     refused: BTreeSet<TransportKey>,
     /// Challenges that wait for the TPM: it does one thing at a time, and a large committee sends many.
     challenges: BTreeMap<TransportKey, Vec<CredentialBlob>>,
@@ -77,19 +83,37 @@ impl Joining {
             greeted: BTreeSet::new(),
             parts: BTreeMap::new(),
             vain: 0,
+            tried: false,
             anew: false,
+            turns: 0,
+            heard: BTreeSet::new(),
             refused: BTreeSet::new(),
             challenges: BTreeMap::new(),
             taken: BTreeMap::new(),
         })
     }
 
-    /// Whom it asks, each once, where the ticket or the first that named it says that it is.
-    pub fn asked(&self) -> impl Iterator<Item = &Contact> {
-        let mut seen = BTreeSet::new();
+    /// Whom it asks, each once. Where the ticket and those who name a host say several addresses, each has its turn.
+    pub fn asked(&self) -> Vec<Contact> {
         let all = || self.contacts.iter().chain(self.named.values().flatten());
         let somewhere = all().filter(|contact| !contact.address.0.is_empty());
-        somewhere.chain(all()).filter(move |contact| seen.insert(contact.transport))
+        let mut order: Vec<TransportKey> = Vec::new();
+        let mut addresses: BTreeMap<TransportKey, Vec<&Address>> = BTreeMap::new();
+        for Contact { transport, address } in somewhere.chain(all()) {
+            let known = addresses.entry(*transport).or_insert_with(|| {
+                order.push(*transport);
+                Vec::new()
+            });
+            if !address.0.is_empty() && !known.contains(&address) {
+                known.push(address);
+            }
+        }
+        let place = |transport: &TransportKey| {
+            let known = addresses.get(transport)?;
+            known.get(self.turns.checked_rem(known.len())?).copied().cloned()
+        };
+        let contact = |transport| Contact { transport, address: place(&transport).unwrap_or_default() };
+        order.into_iter().map(contact).collect()
     }
 
     /// Whether this host is one of those that it asks.
@@ -101,6 +125,12 @@ impl Joining {
     fn support(&self, key: &TransportKey) -> usize {
         let lists = std::iter::once(&self.contacts).chain(self.named.values());
         lists.filter(|list| list.iter().any(|contact| contact.transport == *key)).count()
+    }
+
+    /// Whether one alone names this host, of enough that several could.
+    fn is_obscure(&self, key: &TransportKey) -> bool {
+        let names = |list: &&Vec<Contact>| list.iter().any(|contact| contact.transport == *key);
+        self.named.len() >= FOUNDERS && self.named.values().filter(names).count() < 2
     }
 
     /// The keys are complete.
@@ -124,9 +154,13 @@ impl Joining {
         if !is_named || pins.mesh != self.ticket.pins.mesh || pins.key.is_none() || !same_key || !known {
             return false;
         }
+        // Once between two tries: whoever names others all the time would have this joiner ask them all the time.
+        if !self.heard.insert(*from) {
+            return false;
+        }
         self.pins = Some(pins);
         self.named.insert(*from, committee);
-        let asked: BTreeSet<TransportKey> = self.asked().map(|contact| contact.transport).collect();
+        let asked: BTreeSet<TransportKey> = self.asked().into_iter().map(|contact| contact.transport).collect();
         self.challenges.retain(|from, _| asked.contains(from));
         self.taken.retain(|from, _| asked.contains(from));
         self.parts.retain(|from, _| asked.contains(from));
@@ -139,22 +173,25 @@ impl Joining {
     /// hello: the key may have moved, and who gave a part gives another.
     pub fn messages(&mut self, now: Time) -> Vec<(Contact, Message)> {
         self.retry_at = Some(now.plus(JOIN_RETRY_MS));
+        self.heard.clear();
         let admit = self.admit();
+        self.tried |= admit.is_some();
         let greets = admit.is_none() || std::mem::take(&mut self.anew);
-        let admits = admit.into_iter().flat_map(|admit| self.asked().map(move |to| (to.clone(), admit.clone())));
+        let admits = admit.into_iter().flat_map(|admit| self.asked().into_iter().map(move |to| (to, admit.clone())));
         let mut messages: Vec<(Contact, Message)> = admits.collect();
         if greets {
             self.greeted.clear();
             messages.extend(self.greetings());
         }
+        self.turns = self.turns.wrapping_add(1);
         messages
     }
 
     /// A hello to each of whom this joiner has just been told.
     pub fn greetings(&mut self) -> Vec<(Contact, Message)> {
         let Some(hello) = self.hello() else { return Vec::new() };
-        let fresh = |contact: &&Contact| !self.greeted.contains(&contact.transport);
-        let fresh: Vec<Contact> = self.asked().filter(fresh).cloned().collect();
+        let mut fresh = self.asked();
+        fresh.retain(|contact| !self.greeted.contains(&contact.transport));
         self.greeted.extend(fresh.iter().map(|contact| contact.transport));
         fresh.into_iter().map(|contact| (contact, Message::EnrolHello(hello.clone()))).collect()
     }
@@ -174,9 +211,10 @@ impl Joining {
 
     /// The challenge that the TPM is given next: of whom it was given the fewest, and of these of whom most name. Whoever gave
     /// its part is asked again with the others, and sends another challenge: it must not come before those that the TPM has
-    /// not reached yet. Nor may those come first whom one liar names.
+    /// not reached yet. Behind all come those whom one alone names, a liar perhaps.
     pub fn next_challenge(&mut self) -> Option<(TransportKey, Vec<CredentialBlob>)> {
-        let turn = |from: &TransportKey| (self.taken.get(from).copied().unwrap_or(0), Reverse(self.support(from)));
+        let times = |from: &TransportKey| self.taken.get(from).copied().unwrap_or(0);
+        let turn = |from: &TransportKey| (self.is_obscure(from), times(from), Reverse(self.support(from)));
         let from = self.challenges.keys().copied().min_by_key(turn)?;
         let times = self.taken.entry(from).or_default();
         *times = times.saturating_add(1);
@@ -196,14 +234,15 @@ impl Joining {
         !had_enough && self.enough().is_some()
     }
 
-    /// Parts of one dealing, as many as its threshold. Which ones changes each time that some made no signature: somebody
-    /// gave a bad one, or one under the number of another, or the key has moved.
+    /// Parts of one dealing, as many as its threshold, first those of whom several name. Which ones changes each time that some
+    /// made no signature: somebody gave a bad one, or one under the number of another, or the key has moved.
     fn enough(&self) -> Option<Parts> {
-        let place = |from: &TransportKey| sha256(&[self.vain.to_be_bytes().as_slice(), &from.0].concat());
+        let place = |from: &TransportKey| {
+            let drawn = sha256(&[self.vain.to_be_bytes().as_slice(), &from.0].concat());
+            (self.is_obscure(from), (self.vain > 0).then_some(drawn))
+        };
         let mut parts: Vec<_> = self.parts.iter().collect();
-        if self.vain > 0 {
-            parts.sort_unstable_by_key(|(from, _)| place(from));
-        }
+        parts.sort_by_cached_key(|(from, _)| place(from));
         let together = |(key_epoch, t): (u64, u8)| -> Option<Parts> {
             let mut set = Parts::new();
             let same = parts.iter().filter(|(_, (epoch, threshold, ..))| (*epoch, *threshold) == (key_epoch, t));
@@ -223,23 +262,28 @@ impl Joining {
     }
 
     /// One of the committee refused for good. Says whether too few are left: no single one keeps a joiner out. Those whom the
-    /// ticket names count, where they are enough.
+    /// ticket names count, where they are enough; or those whom most lists name, where the ticket's hosts sit no more.
     pub fn refused(&mut self, from: TransportKey) -> bool {
         self.refused.insert(from);
-        let of_ticket = self.contacts.iter().map(|contact| contact.transport);
-        let counts: BTreeSet<TransportKey> = if self.contacts.len() < FOUNDERS {
-            self.asked().map(|contact| contact.transport).collect()
-        } else {
-            of_ticket.collect()
-        };
-        2 * self.refused.intersection(&counts).count() > counts.len() || counts.len() < FOUNDERS
+        let most =
+            |hosts: &[TransportKey]| 2 * hosts.iter().filter(|host| self.refused.contains(host)).count() > hosts.len();
+        let of_ticket: Vec<TransportKey> = self.contacts.iter().map(|contact| contact.transport).collect();
+        let mut asked: Vec<TransportKey> = self.asked().into_iter().map(|contact| contact.transport).collect();
+        if of_ticket.len() < FOUNDERS {
+            return asked.len() < FOUNDERS || most(&asked);
+        }
+        let lists = self.named.len() + 1;
+        asked.retain(|host| 2 * self.support(host) > lists);
+        most(&of_ticket) || (asked.len() >= FOUNDERS && most(&asked))
     }
 
     /// Somebody says that the parts make no signature. That may be a lie, so none is forgotten: others are tried in their turn,
-    /// and all are asked for anew then.
+    /// and all are asked for anew then. Once for each try: however often a liar says it, it has no say in which come next.
     pub fn in_vain(&mut self) {
-        self.vain = self.vain.saturating_add(1);
-        self.anew = true;
+        if std::mem::take(&mut self.tried) {
+            self.vain = self.vain.saturating_add(1);
+            self.anew = true;
+        }
     }
 
     /// All are asked again.
@@ -247,11 +291,152 @@ impl Joining {
         self.parts.clear();
     }
 
-    /// A contact cannot be reached: where it is the only one, the person at the socket does not wait for all of the
-    /// time that a slow chip may take.
-    pub fn unreachable(&mut self, now: Time) {
-        if self.contacts.len() == 1 && self.parts.is_empty() {
+    /// A host cannot be reached: where it is the only contact, and has said nothing yet, the person at the socket does not
+    /// wait for all of the time that a slow chip may take.
+    pub fn unreachable(&mut self, now: Time, to: &TransportKey) {
+        let is_only = matches!(self.contacts.as_slice(), [contact] if contact.transport == *to);
+        if is_only && self.named.is_empty() && self.parts.is_empty() {
             self.deadline = self.deadline.map(|deadline| deadline.min(now.plus(JOIN_UNREACHABLE_MS)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::Role;
+    use crate::types::{BlsPublic, MeshId, TicketSerial};
+    use crate::wire;
+
+    const T: u8 = 3;
+
+    fn key(number: u8) -> TransportKey {
+        TransportKey([number; 32])
+    }
+
+    fn contact(number: u8, address: &str) -> Contact {
+        Contact { transport: key(number), address: Address(address.to_owned()) }
+    }
+
+    fn pins() -> Pins {
+        Pins { mesh: MeshId([7; 32]), key: Some(BlsPublic([8; 96])) }
+    }
+
+    /// A joiner with a ticket that names hosts from 1 on.
+    fn joining(contacts: u8) -> Joining {
+        let contacts = (1..=contacts).map(|number| contact(number, "here")).collect();
+        let serial = TicketSerial([1; 16]);
+        let text = || "one".to_owned();
+        let ticket = Ticket::new(pins(), contacts, text(), Role::Host, text(), text(), text(), serial, 1, None);
+        let signed = SignedTicket { bytes: wire::encode(&ticket), signature: String::new() };
+        let request = RequestId([2; 16]);
+        let mut joining = Joining::new(signed, request, Address(text()), Some(Time(60_000))).unwrap();
+        joining.measured(JoinerKeys {
+            eks: Vec::new(),
+            intermediates: Vec::new(),
+            ak: Vec::new(),
+            transport: key(200),
+            vote: BlsPublic([0; 96]),
+            vote_proof: BlsSignature([0; 48]),
+            map_recipient: String::new(),
+            pcrs: BTreeMap::new(),
+        });
+        joining
+    }
+
+    fn gives_part(joining: &mut Joining, number: u8) {
+        joining.part(key(number), 1, T, ShareIndex(number), BlsSignature([number; 48]));
+    }
+
+    /// Whose parts are sent with the next try.
+    fn next_set(joining: &mut Joining) -> Vec<u8> {
+        let messages = joining.messages(Time(0));
+        let set = messages.iter().find_map(|(_, message)| match message {
+            Message::EnrolAdmit { parts, .. } => Some(parts.iter().map(|(index, _)| index.0).collect()),
+            _ => None,
+        });
+        set.unwrap_or_default()
+    }
+
+    /// The sets of the first tries, where parts are said to be in vain so often after each.
+    fn sets(said: usize) -> Vec<Vec<u8>> {
+        let mut joining = joining(5);
+        (1..=5).for_each(|number| gives_part(&mut joining, number));
+        let next = |_| {
+            let set = next_set(&mut joining);
+            (0..said).for_each(|_| joining.in_vain());
+            set
+        };
+        (0..40).map(next).collect()
+    }
+
+    #[test]
+    fn which_parts_are_tried_next_does_not_follow_from_how_often_somebody_refuses_them() {
+        let once = sets(1);
+        assert_eq!(once, sets(7));
+        assert!((1..=5).all(|liar| once.iter().any(|set| set.len() == 3 && !set.contains(&liar))), "{once:?}");
+        assert!(sets(0).windows(2).all(|pair| pair[0] == pair[1]), "none is refused, none is another");
+    }
+
+    #[test]
+    fn one_that_names_many_of_its_own_does_not_crowd_the_others_parts_out() {
+        let mut joining = joining(5);
+        let honest: Vec<Contact> = (1..=5).map(|number| contact(number, "here")).collect();
+        let own: Vec<Contact> = (100..121).map(|number| contact(number, "nowhere")).collect();
+        for number in 1..=4 {
+            assert!(joining.named(&key(number), pins(), honest.clone()));
+        }
+        assert!(joining.named(&key(5), pins(), own));
+        (1..=5).chain(100..121).for_each(|number| gives_part(&mut joining, number));
+        let mut whole = 0;
+        for _ in 0..40 {
+            let set = next_set(&mut joining);
+            assert!(set.iter().all(|number| *number <= 5), "{set:?}");
+            whole += u32::from(!set.contains(&5));
+            joining.in_vain();
+        }
+        assert!(whole > 0, "all sets had the part of the one that lies");
+    }
+
+    #[test]
+    fn whoever_names_others_again_and_again_is_heard_once_for_each_try() {
+        let mut joining = joining(3);
+        let list = |number| vec![contact(number, "here")];
+        assert!(joining.named(&key(1), pins(), list(101)));
+        assert!(!joining.named(&key(1), pins(), list(102)));
+        assert!(joining.named(&key(2), pins(), list(102)));
+        let _sent = joining.messages(Time(0));
+        assert!(joining.named(&key(1), pins(), list(103)));
+        assert!(!joining.asks(&key(101)) && joining.asks(&key(103)));
+    }
+
+    #[test]
+    fn a_wrong_address_that_one_names_keeps_no_host_from_its_turn() {
+        let mut joining = joining(3);
+        assert!(joining.named(&key(1), pins(), vec![contact(9, "nowhere")]));
+        assert!(joining.named(&key(2), pins(), vec![contact(9, "here")]));
+        let place = |joining: &mut Joining| {
+            let sent = joining.messages(Time(0));
+            sent.into_iter().find(|(to, _)| to.transport == key(9)).map(|(to, _)| to.address.0)
+        };
+        let places = [place(&mut joining), place(&mut joining), place(&mut joining)];
+        assert_eq!(places, ["nowhere", "here", "nowhere"].map(|place| Some(place.to_owned())));
+    }
+
+    #[test]
+    fn only_a_single_contact_that_has_said_nothing_shortens_the_wait() {
+        let waits = |joining: &Joining| joining.deadline == Some(Time(60_000));
+        let mut one = joining(1);
+        one.unreachable(Time(0), &key(2));
+        assert!(waits(&one), "somebody else");
+        one.named(&key(1), pins(), vec![contact(2, "here")]);
+        one.unreachable(Time(0), &key(1));
+        assert!(waits(&one), "it has said who else there is");
+        let mut three = joining(3);
+        three.unreachable(Time(0), &key(1));
+        assert!(waits(&three), "there are others");
+        let mut silent = joining(1);
+        silent.unreachable(Time(0), &key(1));
+        assert!(!waits(&silent));
     }
 }

@@ -9,6 +9,7 @@ pub mod liar;
 mod looking;
 pub mod machine;
 pub mod overhearing;
+mod peace;
 pub mod random;
 mod registers;
 pub mod run;

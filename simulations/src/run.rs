@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use spec::attest::policy::DEFAULT_PCRS;
 use spec::attest::tpm::EkPublic;
-use spec::cms::committee::{FOUNDERS, wanted};
-use spec::error::{Check, Failure};
+use spec::cms::committee::FOUNDERS;
+use spec::error::Failure;
 use spec::genesis::{self, Domain, Genesis, PROTOCOL_VERSION, SignedGenesis};
 use spec::host::{LocalCommand, LocalId, LocalReply};
 use spec::limits::TESTNET_ABSENT_EPOCHS;
 use spec::membership::Role;
 use spec::suite::{Fake, Generator};
 use spec::ticket::{self, Contact, Pins, SignedTicket, Ticket};
-use spec::types::{Digest, SshKey, TicketSerial};
+use spec::types::{SshKey, TicketSerial};
 use spec::wire;
 
 use crate::checkers::Deposit;
@@ -28,9 +28,6 @@ use crate::world::{WALL_START_MS, World};
 const START_MS: u64 = 120_000;
 /// Virtual time in which everything must have converged once the faults are over.
 pub(crate) const PEACE_MS: u64 = 30_000;
-/// Looks at how far everybody is, and the time between two.
-const CONVERGED_TRIES: usize = 50;
-const CONVERGED_STEP_MS: u64 = 97;
 /// Domains of a simulated mesh: machine i is of the i-th, and so on around.
 pub const DOMAINS: [&str; 5] = ["north", "east", "south", "west", "centre"];
 
@@ -94,7 +91,7 @@ pub struct Run {
     /// What was put.
     pub deposits: Vec<Deposit>,
     pub(crate) generator: Generator,
-    not_live: Vec<String>,
+    pub(crate) not_live: Vec<String>,
     pub(crate) hosts: usize,
     /// Seats that the genesis asks for.
     pub committee: u8,
@@ -475,116 +472,6 @@ impl Run {
         for _ in 0..self.hosts / 2 {
             let machine = self.any_host();
             self.world.cut_off.insert(machine);
-        }
-    }
-
-    /// Faults end; everything must come back by itself.
-    fn peace(&mut self) {
-        self.world.faults = false;
-        self.world.cut_off.clear();
-        self.world.clocks_ahead_ms.clear();
-        for number in 0..self.world.machines.len() {
-            if self.world.machines.get(number).is_some_and(|machine| machine.running.is_none()) {
-                self.world.start(number);
-            }
-        }
-        self.try_joins();
-        self.settle(PEACE_MS);
-        // Records go on in each epoch: sooner or later all hosts are seen at the same one.
-        let seen: Vec<BTreeSet<(u64, Digest)>> = (0..CONVERGED_TRIES)
-            .map(|_| {
-                self.settle(CONVERGED_STEP_MS);
-                self.roots()
-            })
-            .collect();
-        for roots in &seen {
-            let indexes: BTreeSet<u64> = roots.iter().map(|(index, _)| *index).collect();
-            if indexes.len() != roots.len() {
-                self.world.checkers.broken(format!("two hosts applied different records: {roots:?}"));
-            }
-        }
-        if !seen.iter().any(|roots| roots.len() == 1) {
-            self.world.checkers.broken(format!("the records did not converge: {:?}", seen.last()));
-        }
-        self.committee_is_whole();
-    }
-
-    /// In peace the committee has all its seats, each holds a share of the mesh key, and the key is the first one.
-    fn committee_is_whole(&mut self) {
-        let running = self.world.machines.iter().find_map(|machine| machine.running.as_ref());
-        let committee = running.and_then(|running| running.host.records().committee().cloned());
-        let Some(committee) = committee else { return };
-        let (voters, wanted) = (committee.voters(), wanted(self.hosts, self.committee));
-        if voters.len() != wanted || committee.key.holders != voters {
-            let (seats, holders) = (committee.seats.len(), committee.key.holders.len());
-            self.not_live.push(format!("{seats} seats and {holders} shares of the mesh key, and not {wanted}"));
-        }
-        let key = *committee.key.mesh_key().public();
-        // Older shares are erased: whoever finds a disk finds nothing that signs.
-        let current = committee.key.key_epoch.to_be_bytes();
-        for machine in &self.world.machines {
-            let old = machine.disk.saved().keys.iter().filter(|(key, _)| key.get(..8) != Some(&current)).count();
-            if old > 0 {
-                self.world.checkers.broken(format!("{} has {old} old shares of the mesh key at rest", machine.name));
-            }
-        }
-        if self.pins.as_ref().and_then(|pins| pins.key).is_some_and(|pinned| pinned != key) {
-            self.world.checkers.broken("P4: the mesh key changed".to_owned());
-        }
-    }
-
-    /// How far each host is, and what it has applied.
-    fn roots(&self) -> BTreeSet<(u64, Digest)> {
-        self.world
-            .machines
-            .iter()
-            .filter_map(|machine| machine.running.as_ref())
-            .map(|running| (running.host.records().applied(), running.host.records().root()))
-            .collect()
-    }
-
-    /// With the faults over, a put through any host must succeed.
-    fn puts_work_again(&mut self) {
-        for gateway in 0..self.hosts {
-            self.begin_put(gateway);
-            self.settle(PEACE_MS / 3);
-            if !self.deposits.last().is_some_and(|deposit| deposit.acknowledged) {
-                self.not_live.push(format!("a put through host {gateway} is not acknowledged in peace"));
-            }
-        }
-    }
-
-    fn read_all(&mut self) {
-        let reader = self.reader();
-        for number in 0..self.deposits.len() {
-            let Some(deposit) = self.deposits.get(number).cloned() else { continue };
-            let read = match self.ask(reader, LocalCommand::Get(deposit.id), PEACE_MS) {
-                Some(Ok(LocalReply::Secret(secret))) => Ok(secret.expose().to_vec()),
-                Some(Ok(_)) => Err("another answer".to_owned()),
-                Some(Err(failure)) => Err(failure.to_string()),
-                None => Err("no answer".to_owned()),
-            };
-            self.world.checkers.read_back(&deposit, read.as_deref().map_err(Clone::clone));
-        }
-    }
-
-    /// Whom nobody allows, and whose measurements changed, is refused by everybody.
-    fn strangers_get_nothing(&mut self) {
-        let Some(deposit) = self.deposits.iter().find(|deposit| deposit.acknowledged).cloned() else { return };
-        let stranger = self.stranger();
-        match self.ask(stranger, LocalCommand::Get(deposit.id), PEACE_MS) {
-            Some(Err(Failure::Refused(refused))) if refused.check == Check::Policy => {}
-            other => self.world.checkers.broken(format!("P2: a stranger was not refused by the policy: {other:?}")),
-        }
-        let reader = self.reader();
-        if let Some(machine) = self.world.machines.get_mut(reader) {
-            machine.tpm.extend(11);
-        }
-        self.settle(PEACE_MS / 3);
-        self.world.checkers.strangers.insert(reader);
-        match self.ask(reader, LocalCommand::Get(deposit.id), PEACE_MS) {
-            Some(Err(Failure::Refused(refused))) if refused.check == Check::Pcr(11) => {}
-            other => self.world.checkers.broken(format!("P2: a reader that changed was not refused for it: {other:?}")),
         }
     }
 }

@@ -119,7 +119,7 @@ pub struct World {
     pub under_way_max: usize,
     /// The planted fault: what waits for a write is released before the write is durable.
     pub acknowledges_before_flush: bool,
-    scenario: Scenario,
+    pub(crate) scenario: Scenario,
     connected: std::collections::BTreeSet<[(usize, u64); 2]>,
     queue: BTreeMap<(u64, u64), Scheduled>,
     sequence: u64,
@@ -457,6 +457,10 @@ impl World {
                     Report::Leads(term) => self.checkers.leads(machine, term),
                     Report::Doubted(record) if self.liar.is_none() => {
                         self.checkers.broken(format!("host {machine} doubts honest records up to {record}"));
+                    }
+                    // Who hears what somebody made up is right to say so.
+                    Report::Split(round) if self.liar.is_none() && self.judged.is_none() => {
+                        self.checkers.broken(format!("host {machine} calls the mesh split at {}", round.0));
                     }
                     Report::BadDeal(dealer, check) => self.name(machine, &dealer, check),
                     _ => {}

@@ -103,6 +103,16 @@ fn a_ticket_that_expires_while_the_mesh_forms_holds_nobody_else_up() {
     for machine in [0, 2, 3] {
         assert!(is_member(&mut run, machine), "host {machine}");
     }
+    // With a new ticket it is in; and that it once waited for the founding is past, also after a restart.
+    assert!(join_again(&mut run, &genesis, 1));
+    run.settle(WAIT_MS);
+    run.world.crash(1);
+    run.world.start(1);
+    run.settle(WAIT_MS);
+    assert_eq!(run.status(1).forming, None);
+    let applied = run.records(1).applied();
+    run.settle(WAIT_MS);
+    assert!(is_member(&mut run, 1) && run.records(1).applied() > applied, "it follows the mesh");
 }
 
 #[test]

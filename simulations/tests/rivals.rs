@@ -69,6 +69,8 @@ fn once_two_headers_of_a_round_hold_nothing_is_erased_and_everything_is_read() {
     let mut run = mesh();
     let before = at_rest(&run);
     assert_eq!(hears(&mut run, None), Verdict::Accept, "others are to know");
+    // It is passed on, and all are right to say so.
+    run.world.judged = Some(Vec::new());
     run.settle(WAIT_MS);
     put(&mut run, b"the second value");
     assert_eq!(at_rest(&run), 2 * before, "both versions, wherever they lie");

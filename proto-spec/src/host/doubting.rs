@@ -69,6 +69,10 @@ impl Host {
     /// A header confirms the records: the one that confirmed what this host had before, be it other records, must be among
     /// theirs. Of those that are too long ago to be there nothing is known.
     fn compare_with_last(&mut self, header: &Header, actions: &mut Actions) {
+        // A crash may have come between that word and the records that it confirmed: they come again first.
+        if self.vouched.as_ref().is_some_and(|last| last.round > header.round) {
+            return;
+        }
         // In the lane of the beacon that began the round. After a start it is compared with what comes then.
         actions.push(Action::Persist { lane: Lane::Ring, writes: vec![vouched_row(header)] });
         let Some(last) = self.vouched.replace(header.clone()) else { return };

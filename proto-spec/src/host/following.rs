@@ -130,8 +130,8 @@ impl Host {
     /// Hosts of which this one was told, beside what its records say.
     pub(super) fn told_of(&self) -> impl Iterator<Item = TransportKey> {
         let contacts = self.membership.iter().flat_map(|membership| &membership.contacts);
-        let asked = self.joining.iter().flat_map(Joining::asked);
-        let told = contacts.chain(asked).map(|contact| contact.transport);
+        let asked = self.joining.iter().flat_map(Joining::asked).map(|contact| contact.transport);
+        let told = contacts.map(|contact| contact.transport).chain(asked);
         told.chain(self.book.hosts().copied()).filter(|host| *host != self.own.transport)
     }
 

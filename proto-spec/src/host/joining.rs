@@ -167,7 +167,7 @@ impl Host {
             }
             Some(TpmReply::Quote(quote)) => {
                 let address = self.joining.as_ref().and_then(|joining| {
-                    joining.asked().find(|contact| contact.transport == from).map(|c| c.address.clone())
+                    joining.asked().into_iter().find(|contact| contact.transport == from).map(|contact| contact.address)
                 });
                 let Some(request) = self.joining.as_ref().map(|joining| joining.request) else { return };
                 let message = Box::new(Message::EnrolAnswer(EnrolAnswer { request, quote }));
@@ -210,7 +210,7 @@ impl Host {
         }
         let Some(joining) = &self.joining else { return };
         let Some(pins) = joining.pins.clone() else { return };
-        let row = self.remember(Membership::new(pins, joining.asked().take(CONTACTS_MAX).cloned().collect()));
+        let row = self.remember(Membership::new(pins, joining.asked().into_iter().take(CONTACTS_MAX).collect()));
         actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         // The answer to the person waits until this host has seen its own record.
         self.pull(now, actions);
@@ -271,6 +271,10 @@ impl Host {
         if self.measure_at.is_some_and(|at| now.monotonic >= at) {
             self.measure_at = None;
             self.measure(actions);
+        }
+        // The records that make this host a member were on disk before what ends its joining was: a crash may lie between.
+        if self.forming.is_some() && self.own_member().is_some() {
+            return self.joined(actions);
         }
         let Some(joining) = &mut self.joining else { return };
         if joining.deadline.is_some_and(|deadline| now.monotonic >= deadline) {

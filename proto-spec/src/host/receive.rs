@@ -40,7 +40,7 @@ impl Host {
     /// A message did not reach its host.
     pub(super) fn on_undeliverable(&mut self, now: Now, to: &TransportKey, actions: &mut Actions) {
         if let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(to)) {
-            joining.unreachable(now.monotonic);
+            joining.unreachable(now.monotonic, to);
         }
         if let Some(host) = self.ground.records.member_by_transport(to).map(|member| member.record().host) {
             self.coordinator.lost(&host);
