@@ -7,6 +7,7 @@ use spec::error::{Check, Failure};
 use spec::host::{LocalCommand, LocalReply};
 use spec::types::Digest;
 
+use crate::machine::Machine;
 use crate::run::{PEACE_MS, Run};
 
 /// Looks at how far everybody is, and the time between two.
@@ -60,12 +61,8 @@ impl Run {
         }
         let key = *committee.key.mesh_key().public();
         // Older shares are erased: whoever finds a disk finds nothing that signs.
-        let current = committee.key.key_epoch.to_be_bytes();
-        for machine in &self.world.machines {
-            let old = machine.disk.saved().keys.iter().filter(|(key, _)| key.get(..8) != Some(&current)).count();
-            if old > 0 {
-                self.world.checkers.broken(format!("{} has {old} old shares of the mesh key at rest", machine.name));
-            }
+        for (name, old) in self.old_shares(&committee) {
+            self.world.checkers.broken(format!("{name} has {old} old shares of the mesh key at rest"));
         }
         if self.pins.as_ref().and_then(|pins| pins.key).is_some_and(|pinned| pinned != key) {
             self.world.checkers.broken("P4: the mesh key changed".to_owned());
@@ -77,16 +74,27 @@ impl Run {
         running.and_then(|running| running.host.records().committee().cloned())
     }
 
+    /// Who has how many rows of other dealings of the mesh key at rest.
+    fn old_shares(&self, committee: &Committee) -> Vec<(String, usize)> {
+        let current = committee.key.key_epoch.to_be_bytes();
+        let old = |machine: &Machine| {
+            let rows = machine.disk.saved().keys;
+            (machine.name.clone(), rows.iter().filter(|(key, _)| key.get(..8) != Some(&current)).count())
+        };
+        self.world.machines.iter().map(old).filter(|(_, old)| *old > 0).collect()
+    }
+
     /// The key moves in peace too, when its shares are old; what that makes superfluous goes once the mesh key has confirmed
     /// the records twice. A key that moves without end is not waited for.
     fn dealing_ends(&mut self) {
         for _ in 0..DEALING_EPOCHS {
             let running = self.world.machines.iter().find_map(|machine| machine.running.as_ref());
             let Some(round) = running.map(|running| running.host.records().round().0) else { return };
-            let is_over = |committee: Committee| {
-                committee.dealing.is_none() && round > committee.dealt.0.saturating_add(ERASED_EPOCHS)
+            let is_over = |committee: &Committee| {
+                let is_confirmed = round > committee.dealt.0.saturating_add(ERASED_EPOCHS);
+                committee.dealing.is_none() && is_confirmed && self.old_shares(committee).is_empty()
             };
-            if self.committee_now().is_none_or(is_over) {
+            if self.committee_now().as_ref().is_none_or(is_over) {
                 return;
             }
             self.settle(self.world.scenario.epoch_ms);

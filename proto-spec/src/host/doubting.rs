@@ -69,8 +69,13 @@ impl Host {
     /// A header confirms the records: the one that confirmed what this host had before, be it other records, must be among
     /// theirs. Of those that are too long ago to be there nothing is known.
     fn compare_with_last(&mut self, header: &Header, actions: &mut Actions) {
-        // A crash may have come between that word and the records that it confirmed: they come again first.
-        if self.vouched.as_ref().is_some_and(|last| last.round > header.round) {
+        // A crash may have come between that word and the records that it confirmed: they come again first. Unless an earlier
+        // round closed a later record.
+        if let Some(last) = self.vouched.as_ref().filter(|last| last.round > header.round) {
+            let (turns_back, round) = (header.record > last.record, last.round);
+            if turns_back {
+                self.note_split(round, actions);
+            }
             return;
         }
         // In the lane of the beacon that began the round. After a start it is compared with what comes then.

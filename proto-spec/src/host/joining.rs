@@ -29,6 +29,7 @@ impl Host {
         // While the mesh is forming a new ticket may take the place of one that is past.
         if self.forming.as_ref().is_some_and(|forming| forming.may_begin_anew()) {
             self.forming = None;
+            actions.push(Action::Persist { lane: Lane::Records, writes: vec![no_longer_forming()] });
             self.end_joining(Failure::Membership("another ticket took the place of this one"), actions);
         }
         if self.is_in(&ticket) || self.forming.is_some() {
@@ -210,7 +211,7 @@ impl Host {
         }
         let Some(joining) = &self.joining else { return };
         let Some(pins) = joining.pins.clone() else { return };
-        let row = self.remember(Membership::new(pins, joining.asked().into_iter().take(CONTACTS_MAX).collect()));
+        let row = self.remember(Membership::new(pins, joining.first_asked().into_iter().take(CONTACTS_MAX).collect()));
         actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
         // The answer to the person waits until this host has seen its own record.
         self.pull(now, actions);
