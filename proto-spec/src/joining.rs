@@ -25,6 +25,8 @@ pub struct Joining {
     pub signed: SignedTicket,
     /// When it is given up; never while the mesh is forming.
     pub deadline: Option<Time>,
+    /// When it is given up because the only host that it could ask cannot be reached.
+    silent_until: Option<Time>,
     /// When it asks again.
     pub retry_at: Option<Time>,
     /// Whom the ticket names, or the person at the socket: who they are is the word of whoever signed it.
@@ -79,6 +81,7 @@ impl Joining {
             request,
             signed,
             deadline,
+            silent_until: None,
             retry_at: None,
             address,
             keys: None,
@@ -157,9 +160,20 @@ impl Joining {
         Some(EnrolHello { request, ticket, keys, address: self.address.clone() })
     }
 
-    /// Somebody names the committee. Says whether that counts: only those whom the ticket names may, and the mesh and its key
-    /// are those that are pinned.
-    pub fn named(&mut self, from: &TransportKey, pins: Pins, committee: Vec<Contact>) -> bool {
+    /// Whether it has come to a mesh that is forming, and waits for that.
+    pub const fn waits(&self) -> bool {
+        self.deadline.is_none()
+    }
+
+    /// When it is given up.
+    pub fn gives_up_at(&self) -> Option<Time> {
+        let silent = self.silent_until.filter(|_| self.named.is_empty() && self.parts.is_empty());
+        self.deadline.map(|deadline| silent.map_or(deadline, |until| deadline.min(until)))
+    }
+
+    /// Somebody names the committee, each of it under one address. Says whether that counts: only those whom the ticket names
+    /// may, and the mesh and its key are those that are pinned.
+    pub fn named(&mut self, from: &TransportKey, pins: Pins, mut committee: Vec<Contact>) -> bool {
         let same_key = self.ticket.pins.key.is_none_or(|key| pins.key == Some(key));
         let known = self.pins.as_ref().is_none_or(|known| *known == pins);
         let is_named = self.contacts.iter().any(|contact| contact.transport == *from);
@@ -171,6 +185,8 @@ impl Joining {
             return false;
         }
         self.pins = Some(pins);
+        let mut seen = BTreeSet::new();
+        committee.retain(|contact| seen.insert(contact.transport));
         self.named.insert(*from, committee);
         let asked: BTreeSet<TransportKey> = self.asked().into_iter().map(|contact| contact.transport).collect();
         self.challenges.retain(|from, _| asked.contains(from));
@@ -181,8 +197,8 @@ impl Joining {
         true
     }
 
-    /// What is sent now and again: to all the parts, once they are enough; until then, or where they made no signature, a
-    /// hello: the key may have moved, and who gave a part gives another.
+    /// What is sent now and again: to all the parts, once they are enough; until then, or where they made no signature or
+    /// nobody answered, a hello: the key may have moved, and who gave a part gives another; or others may lead.
     pub fn messages(&mut self, now: Time) -> Vec<(Contact, Message)> {
         if self.retry_at.is_none_or(|at| now >= at) {
             self.early = false;
@@ -190,8 +206,9 @@ impl Joining {
         }
         self.retry_at = Some(now.plus(JOIN_RETRY_MS));
         let admit = self.admit();
+        let is_unanswered = self.tried;
         self.tried |= admit.is_some();
-        let greets = admit.is_none() || std::mem::take(&mut self.anew);
+        let greets = admit.is_none() || std::mem::take(&mut self.anew) || is_unanswered;
         let admits = admit.into_iter().flat_map(|admit| self.asked().into_iter().map(move |to| (to, admit.clone())));
         let mut messages: Vec<(Contact, Message)> = admits.collect();
         if greets {
@@ -221,6 +238,7 @@ impl Joining {
 
     /// Somebody that is asked sent a challenge; its newest counts.
     pub fn challenged(&mut self, from: TransportKey, blobs: Vec<CredentialBlob>) {
+        self.refused.remove(&from);
         self.challenges.insert(from, blobs);
     }
 
@@ -308,12 +326,11 @@ impl Joining {
         self.parts.clear();
     }
 
-    /// A host cannot be reached: where it is the only contact, and has said nothing yet, the person at the socket does not
-    /// wait for all of the time that a slow chip may take.
+    /// A host cannot be reached: where it is the only contact, and says nothing, the person at the socket does not wait for
+    /// all of the time that a slow chip may take.
     pub fn unreachable(&mut self, now: Time, to: &TransportKey) {
-        let is_only = matches!(self.contacts.as_slice(), [contact] if contact.transport == *to);
-        if is_only && self.named.is_empty() && self.parts.is_empty() {
-            self.deadline = self.deadline.map(|deadline| deadline.min(now.plus(JOIN_UNREACHABLE_MS)));
+        if matches!(self.contacts.as_slice(), [contact] if contact.transport == *to) {
+            self.silent_until.get_or_insert(now.plus(JOIN_UNREACHABLE_MS));
         }
     }
 }
@@ -473,8 +490,29 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_one_names_often_counts_once() {
+        let mut joining = joining(3);
+        let wrong = ["nowhere", "elsewhere", "there"].map(|place| contact(9, place));
+        assert!(joining.named(&key(1), pins(), wrong.to_vec()));
+        assert!(joining.named(&key(2), pins(), vec![contact(9, "here")]));
+        let place = |turn| joining.asked_in(turn).into_iter().find(|to| to.transport == key(9)).map(|to| to.address.0);
+        assert_eq!([place(0), place(1), place(2)], ["nowhere", "here", "nowhere"].map(|place| Some(place.to_owned())));
+    }
+
+    #[test]
+    fn where_nobody_answers_to_its_parts_it_asks_anew_who_is_there() {
+        let mut joining = joining(5);
+        (1..=3).for_each(|number| gives_part(&mut joining, number));
+        let greets = |messages: Vec<(Contact, Message)>| {
+            messages.iter().any(|(_, message)| matches!(message, Message::EnrolHello(_)))
+        };
+        assert!(!greets(joining.messages(Time(0))));
+        assert!(greets(joining.messages(Time(JOIN_RETRY_MS))));
+    }
+
+    #[test]
     fn only_a_single_contact_that_has_said_nothing_shortens_the_wait() {
-        let waits = |joining: &Joining| joining.deadline == Some(Time(60_000));
+        let waits = |joining: &Joining| joining.gives_up_at() == Some(Time(60_000));
         let mut one = joining(1);
         one.unreachable(Time(0), &key(2));
         assert!(waits(&one), "somebody else");
@@ -487,5 +525,7 @@ mod tests {
         let mut silent = joining(1);
         silent.unreachable(Time(0), &key(1));
         assert!(!waits(&silent));
+        silent.named(&key(1), pins(), vec![contact(2, "here")]);
+        assert!(waits(&silent), "it only started late");
     }
 }

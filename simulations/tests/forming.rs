@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 
 use spec::cms::election::{Ballot, BallotKind};
-use spec::error::Failure;
+use spec::error::{Check, Failure};
 use spec::genesis::SignedGenesis;
 use spec::host::LocalReply;
-use spec::types::{BlsSignature, RequestId, ShareIndex};
+use spec::types::{BlsSignature, MeshId, RequestId, ShareIndex};
 use spec::wire::Message;
 use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::run::Run;
@@ -113,6 +113,102 @@ fn a_ticket_that_expires_while_the_mesh_forms_holds_nobody_else_up() {
     let applied = run.records(1).applied();
     run.settle(WAIT_MS);
     assert!(is_member(&mut run, 1) && run.records(1).applied() > applied, "it follows the mesh");
+}
+
+/// Three of which the third has just voted: its share is on disk, and no founding anywhere. Its ticket is past soon.
+fn voted(seed: u64, hosts: usize) -> (Run, SignedGenesis) {
+    let (mut run, genesis) = machines(hosts, seed);
+    for machine in 0..2 {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    run.world.start(2);
+    let soon = WALL_START_MS + run.world.now_ms + WAIT_MS;
+    let command = run.joining(2, &genesis, |ticket| ticket.expires_ms = soon).expect("an identity");
+    assert!(run.world.command(2, command).is_some());
+    while run.world.machines[2].disk.saved().keys.is_empty() {
+        run.settle(1);
+    }
+    assert!((0..3).all(|machine| run.records(machine).applied() == 0), "nobody has founded");
+    (run, genesis)
+}
+
+#[test]
+fn a_founder_that_voted_for_what_never_was_comes_in_with_a_new_ticket_when_its_own_is_past() {
+    let (mut run, genesis) = voted(11, 4);
+    run.world.crash(2);
+    run.world.crash(0);
+    run.world.start(0);
+    assert!(join(&mut run, &genesis, 3).is_ok());
+    run.settle(2 * WAIT_MS);
+    assert!([0, 1, 3].into_iter().all(|machine| is_member(&mut run, machine)), "they founded without it");
+    run.world.start(2);
+    run.settle(WAIT_MS);
+    assert!(!is_member(&mut run, 2), "its ticket is past");
+    assert!(join_again(&mut run, &genesis, 2));
+    run.settle(WAIT_MS);
+    assert!(is_member(&mut run, 2));
+    assert_eq!(run.records(2).applied(), run.records(0).applied());
+}
+
+#[test]
+fn after_a_power_cut_that_outlasts_their_tickets_those_that_voted_found_with_new_ones() {
+    let (mut run, genesis) = voted(12, 3);
+    (0..3).for_each(|machine| run.world.crash(machine));
+    run.settle(2 * WAIT_MS);
+    (0..3).for_each(|machine| run.world.start(machine));
+    run.settle(WAIT_MS);
+    assert!(!is_member(&mut run, 2), "its ticket is past");
+    assert!(join_again(&mut run, &genesis, 2));
+    run.settle(WAIT_MS);
+    for machine in 0..3 {
+        assert!(is_member(&mut run, machine), "host {machine}");
+    }
+}
+
+#[test]
+fn a_founder_that_missed_the_end_and_comes_with_a_new_ticket_takes_its_seat() {
+    let (mut run, genesis) = voted(13, 3);
+    while run.records(0).applied() == 0 {
+        run.settle(1);
+    }
+    assert_eq!(run.records(2).applied(), 0, "it has voted, and not heard more");
+    run.world.crash(2);
+    run.settle(2 * WAIT_MS);
+    run.world.start(2);
+    assert!(join_again(&mut run, &genesis, 2));
+    run.settle(WAIT_MS);
+    assert!(is_member(&mut run, 2));
+    let host = *run.host(2).host();
+    let committee = run.records(0).committee().expect("a committee");
+    assert!(committee.key.index_of(&host).is_some(), "it holds the share that it voted for");
+}
+
+#[test]
+fn a_founder_that_waits_and_is_given_a_ticket_that_does_not_hold_goes_on_waiting() {
+    for crashes in [false, true] {
+        let (mut run, genesis) = machines(3, 14);
+        for machine in 0..2 {
+            assert!(join(&mut run, &genesis, machine).is_ok());
+        }
+        let command = run.joining(1, &genesis, |ticket| ticket.pins.mesh = MeshId([9; 32])).expect("an identity");
+        if crashes {
+            assert!(run.world.command(1, command).is_some());
+            run.settle(5);
+            run.world.crash(1);
+            run.world.start(1);
+        } else {
+            let answer = run.ask(1, command, WAIT_MS).expect("an answer");
+            assert!(
+                matches!(&answer, Err(Failure::Refused(refused)) if refused.check == Check::TicketMesh),
+                "{answer:?}"
+            );
+        }
+        assert!(join(&mut run, &genesis, 2).is_ok());
+        run.settle(WAIT_MS);
+        for machine in 0..3 {
+            assert!(is_member(&mut run, machine), "host {machine}, crashes: {crashes}");
+        }
+    }
 }
 
 #[test]

@@ -105,6 +105,12 @@ fn check_enrolment(view: View<'_>, record: &MemberRecord, names_machine: bool) -
     }
 }
 
+/// Whether this machine is a member, under the very keys that it shows.
+fn is_member(view: View<'_>, shown: &MemberRecord) -> bool {
+    let known = view.records.member_by_transport(&shown.transport).map(Member::record);
+    known.is_some_and(|known| (known.host, &known.ak, known.vote) == (shown.host, &shown.ak, shown.vote))
+}
+
 impl State {
     /// Checks a joiner and challenges its TPM.
     ///
@@ -133,7 +139,11 @@ impl State {
         }
         let candidate = Candidate::check(view.suite, genesis, &ticket, &hello.keys, view.now.wall_ms)?;
         let names_machine = ticket.ticket().ek_hash.is_some();
-        check_enrolment(view, candidate.record(), names_machine)?;
+        match check_enrolment(view, candidate.record(), names_machine) {
+            // A founder that missed the end of the founding, and comes with a newer ticket.
+            Err(Check::EkKnown) if is_member(view, candidate.record()) => return Ok(Greeting::AlreadyIn),
+            checked => checked?,
+        }
         // One enrolment per ticket: whoever has one ticket cannot keep the holders of others out.
         let serial = candidate.record().ticket;
         self.open.retain(|key, open| {
@@ -146,7 +156,7 @@ impl State {
             return Ok(Greeting::Challenge(open.blobs.clone()));
         }
         if self.open.len() >= ENROLMENTS_OPEN_MAX && !self.open.contains_key(from) {
-            return Err(Check::Capacity);
+            return Err(Check::NotReady); // others are answering theirs
         }
         let (challenge, blobs) = candidate.challenge(view.suite, generator)?;
         let deadline = view.now.monotonic.plus(ENROLMENT_MS);

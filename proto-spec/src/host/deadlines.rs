@@ -27,7 +27,7 @@ impl Host {
         times.extend(self.fetching.as_ref().and_then(|fetching| fetching.asked_until));
         times.extend(self.forming.as_ref().map(|forming| forming.due()));
         if let Some(joining) = &self.joining {
-            times.extend(joining.deadline);
+            times.extend(joining.gives_up_at());
             times.extend(joining.retry_at);
         }
         times.extend(self.asked.values().flat_map(|asked| [asked.deadline, asked.retry_at]));

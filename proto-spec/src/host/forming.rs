@@ -45,15 +45,21 @@ impl Host {
     /// Goes on where a restart interrupted.
     pub(super) fn restore_forming(&mut self, row: &FormingRow) -> Option<()> {
         let genesis = GenesisVerified::check(self.ground.suite.as_ref(), &row.genesis).ok()?;
-        if let Some(contact) = &row.contact {
-            let request = RequestId(self.generator.bytes());
-            let mut joining = Joining::new(row.ticket.clone(), request, self.config.address.clone(), None).ok()?;
-            joining.contacts = vec![contact.clone()];
-            self.joining = Some(joining);
-        }
         let mut forming = Forming::new(genesis, row.ticket.clone(), row.contact.clone());
         forming.voted = row.voted.clone();
         self.forming = Some(Box::new(forming));
+        self.measure_at = Some(Time(0));
+        row.contact.as_ref().map_or(Some(()), |_| self.wait_to_found())
+    }
+
+    /// Asks the gathering host, with the ticket that is at rest, until there is a mesh.
+    pub(super) fn wait_to_found(&mut self) -> Option<()> {
+        let forming = self.forming.as_ref()?;
+        let contact = forming.contact.clone()?;
+        let request = RequestId(self.generator.bytes());
+        let mut joining = Joining::new(forming.ticket.clone(), request, self.config.address.clone(), None).ok()?;
+        joining.contacts = vec![contact];
+        self.joining = Some(joining);
         self.measure_at = Some(Time(0));
         Some(())
     }
@@ -69,10 +75,11 @@ impl Host {
         let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(from)) else { return };
         // A ticket that pins the mesh key was written after the founding; and who is not in the ticket gathers nobody.
         let gathers = joining.contacts.iter().any(|contact| contact.transport == *from);
-        if self.forming.is_none() && (joining.ticket.pins.key.is_some() || !gathers) {
+        let may_take = self.forming.as_ref().is_none_or(|forming| forming.may_take(&joining.signed));
+        if !joining.waits() && (joining.ticket.pins.key.is_some() || !gathers || !may_take) {
             return;
         }
-        if self.forming.is_none() {
+        if !joining.waits() {
             let Ok(verified) = GenesisVerified::check(self.ground.suite.as_ref(), genesis) else { return };
             if *verified.mesh() != joining.ticket.pins.mesh {
                 return;
@@ -80,7 +87,9 @@ impl Host {
             joining.deadline = None;
             let contact = joining.contacts.iter().find(|contact| contact.transport == *from).cloned();
             joining.contacts.retain(|contact| contact.transport == *from);
-            let forming = Forming::new(verified, joining.signed.clone(), contact);
+            let mut forming = Forming::new(verified, joining.signed.clone(), contact);
+            // For what it voted with another ticket may have come to be all the same.
+            forming.voted = self.forming.take().and_then(|before| before.voted);
             actions.push(Action::Persist { lane: Lane::Records, writes: vec![forming.row()] });
             self.forming = Some(Box::new(forming));
         }
@@ -166,6 +175,12 @@ impl Host {
         let calls = forming.contact.as_ref().map_or(own_key, |contact| contact.transport);
         // Whoever voted may be called with others: the one that calls votes last, and once.
         if from != calls || forming.attempt.as_ref().is_some_and(|known| known.id == attempt) {
+            return;
+        }
+        // With another ticket it may be joining elsewhere, or be told already that it is in.
+        let other = |membership: &Membership| membership.pins.mesh != *forming.genesis.mesh();
+        if self.joining.as_ref().is_some_and(|joining| !joining.waits()) || self.membership.as_ref().is_some_and(other)
+        {
             return;
         }
         let deadline = now.monotonic.plus(FOUNDING_MS);

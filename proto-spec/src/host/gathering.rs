@@ -12,7 +12,7 @@ use crate::founding::{Attempt, Founder};
 use crate::genesis::{GenesisVerified, SignedGenesis};
 use crate::limits::{FOUNDING_MS, GATHERED_MAX};
 use crate::membership::Role;
-use crate::ticket::{Contact, Pins, SignedTicket, TicketVerified};
+use crate::ticket::{Contact, Pins, SignedTicket, Ticket, TicketVerified};
 use crate::types::{Now, Time, TransportKey};
 use crate::wire::{self, EnrolHello, Message};
 
@@ -85,9 +85,11 @@ impl Forming {
         self.voted.is_some() && !std::mem::replace(&mut self.has_asked, true)
     }
 
-    /// Whether nothing is lost by beginning anew: it only waits for the call.
-    pub(super) fn may_begin_anew(&self) -> bool {
-        self.contact.is_some() && self.voted.is_none()
+    /// Whether this host, which waits for the call, may come with this ticket instead: where it voted, with one of the same
+    /// mesh alone, since that may have come to be.
+    pub(super) fn may_take(&self, ticket: &SignedTicket) -> bool {
+        let same = |ticket: Ticket| ticket.pins.mesh == *self.genesis.mesh();
+        self.contact.is_some() && (self.voted.is_none() || ticket.ticket().is_some_and(same))
     }
 
     /// The two with whom this host founds, once enough have come. Hosts of other domains come first, and no tolerated

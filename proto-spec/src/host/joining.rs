@@ -26,16 +26,11 @@ impl Host {
         address: Option<Address>,
         actions: &mut Actions,
     ) {
-        // While the mesh is forming a new ticket may take the place of one that is past.
-        if self.forming.as_ref().is_some_and(|forming| forming.may_begin_anew()) {
-            self.forming = None;
-            actions.push(Action::Persist { lane: Lane::Records, writes: vec![no_longer_forming()] });
-            self.end_joining(Failure::Membership("another ticket took the place of this one"), actions);
-        }
-        if self.is_in(&ticket) || self.forming.is_some() {
+        let founds = self.forming.as_ref().is_some_and(|forming| !forming.may_take(&ticket));
+        if self.is_in(&ticket) || founds {
             return Self::reply(id, Err(Failure::Membership(ALREADY)), actions);
         }
-        if self.joining.is_some() {
+        if self.joining.as_ref().is_some_and(|joining| !joining.waits()) {
             return Self::reply(id, Err(Failure::Membership("this host is joining already; wait a minute")), actions);
         }
         let request = RequestId(self.generator.bytes());
@@ -48,8 +43,13 @@ impl Host {
                 if let (Some(address), Some(contact)) = (address, joining.contacts.first_mut()) {
                     contact.address = address;
                 }
+                // The ticket with which this host waits to found may be past. Its row stays until the new one comes to
+                // something.
                 self.joining = Some(joining);
-                self.join_reply = Some(id);
+                if let Some(waiting) = self.join_reply.replace(id) {
+                    let failure = Failure::Membership("another ticket took the place of this one");
+                    Self::reply(waiting, Err(failure), actions);
+                }
                 self.measure(actions);
             }
         }
@@ -77,7 +77,7 @@ impl Host {
     pub(super) fn on_measured(&mut self, now: Now, reply: Option<TpmReply>, actions: &mut Actions) {
         let Some(TpmReply::Pcrs(pcrs)) = reply else {
             actions.push(Action::Report(Report::Fault(LocalFault::Tpm)));
-            if self.forming.is_some() {
+            if self.forming.is_some() && self.joining.as_ref().is_none_or(Joining::waits) {
                 self.measure_at = Some(now.monotonic.plus(crate::limits::QUOTE_RETRY_MS));
                 return;
             }
@@ -228,12 +228,12 @@ impl Host {
         if !of_this || !self.joins_with(from) {
             return;
         }
-        let is_forming = self.forming.is_some();
+        let waits = self.joining.as_ref().is_some_and(Joining::waits);
         match refused.check {
             // The challenge was forgotten meanwhile, or the host is a step behind: the next hello gets another answer.
             Check::Challenge => {}
             Check::Record => self.joining.iter_mut().for_each(Joining::in_vain),
-            check if check.is_passing() || is_forming => {}
+            check if check.is_passing() || waits => {}
             _ => {
                 if self.joining.as_mut().is_some_and(|joining| joining.refused(*from)) {
                     self.end_joining(Failure::Refused(refused), actions);
@@ -261,11 +261,13 @@ impl Host {
         }
     }
 
+    /// A joining came to nothing. Whoever waited to found, with another ticket, waits again.
     pub(super) fn end_joining(&mut self, failure: Failure, actions: &mut Actions) {
         self.joining = None;
         if let Some(id) = self.join_reply.take() {
             Self::reply(id, Err(failure), actions);
         }
+        let _gathers_itself = self.wait_to_found();
     }
 
     pub(super) fn tick_joining(&mut self, now: Now, actions: &mut Actions) {
@@ -278,7 +280,7 @@ impl Host {
             return self.joined(actions);
         }
         let Some(joining) = &mut self.joining else { return };
-        if joining.deadline.is_some_and(|deadline| now.monotonic >= deadline) {
+        if joining.gives_up_at().is_some_and(|at| now.monotonic >= at) {
             return self.end_joining(Failure::NoLeader, actions);
         }
         if joining.retry_at.is_some_and(|at| now.monotonic >= at) {
