@@ -203,6 +203,8 @@ fn a_founder_that_waits_and_is_given_a_ticket_that_does_not_hold_goes_on_waiting
                 "{answer:?}"
             );
         }
+        // Whoever does not say hello again is not called.
+        run.settle(WAIT_MS);
         assert!(join(&mut run, &genesis, 2).is_ok());
         run.settle(WAIT_MS);
         for machine in 0..3 {
