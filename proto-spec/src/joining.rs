@@ -165,6 +165,11 @@ impl Joining {
         self.deadline.is_none()
     }
 
+    /// Whether its ticket was shown to this host.
+    pub fn has_greeted(&self, key: &TransportKey) -> bool {
+        self.greeted.contains(key)
+    }
+
     /// When it is given up.
     pub fn gives_up_at(&self) -> Option<Time> {
         let silent = self.silent_until.filter(|_| self.named.is_empty() && self.parts.is_empty());

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use spec::cms::election::{Ballot, BallotKind};
 use spec::error::{Check, Failure};
 use spec::genesis::SignedGenesis;
-use spec::host::LocalReply;
-use spec::types::{BlsSignature, MeshId, RequestId, ShareIndex};
+use spec::host::{LocalCommand, LocalReply};
+use spec::membership::Role;
+use spec::ticket::{Contact, Pins};
+use spec::types::{BlsSignature, MeshId, RequestId, ShareIndex, sha256};
 use spec::wire::Message;
 use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::run::Run;
@@ -115,14 +117,14 @@ fn a_ticket_that_expires_while_the_mesh_forms_holds_nobody_else_up() {
     assert!(is_member(&mut run, 1) && run.records(1).applied() > applied, "it follows the mesh");
 }
 
-/// Three of which the third has just voted: its share is on disk, and no founding anywhere. Its ticket is past soon.
-fn voted(seed: u64, hosts: usize) -> (Run, SignedGenesis) {
+/// Three of which the third has just voted: its share is on disk, and no founding anywhere. Its ticket lasts so long.
+fn voted(seed: u64, hosts: usize, lasts_ms: u64) -> (Run, SignedGenesis) {
     let (mut run, genesis) = machines(hosts, seed);
     for machine in 0..2 {
         assert!(join(&mut run, &genesis, machine).is_ok());
     }
     run.world.start(2);
-    let soon = WALL_START_MS + run.world.now_ms + WAIT_MS;
+    let soon = WALL_START_MS + run.world.now_ms + lasts_ms;
     let command = run.joining(2, &genesis, |ticket| ticket.expires_ms = soon).expect("an identity");
     assert!(run.world.command(2, command).is_some());
     while run.world.machines[2].disk.saved().keys.is_empty() {
@@ -134,7 +136,7 @@ fn voted(seed: u64, hosts: usize) -> (Run, SignedGenesis) {
 
 #[test]
 fn a_founder_that_voted_for_what_never_was_comes_in_with_a_new_ticket_when_its_own_is_past() {
-    let (mut run, genesis) = voted(11, 4);
+    let (mut run, genesis) = voted(11, 4, WAIT_MS);
     run.world.crash(2);
     run.world.crash(0);
     run.world.start(0);
@@ -152,7 +154,7 @@ fn a_founder_that_voted_for_what_never_was_comes_in_with_a_new_ticket_when_its_o
 
 #[test]
 fn after_a_power_cut_that_outlasts_their_tickets_those_that_voted_found_with_new_ones() {
-    let (mut run, genesis) = voted(12, 3);
+    let (mut run, genesis) = voted(12, 3, WAIT_MS);
     (0..3).for_each(|machine| run.world.crash(machine));
     run.settle(2 * WAIT_MS);
     (0..3).for_each(|machine| run.world.start(machine));
@@ -167,7 +169,7 @@ fn after_a_power_cut_that_outlasts_their_tickets_those_that_voted_found_with_new
 
 #[test]
 fn a_founder_that_missed_the_end_and_comes_with_a_new_ticket_takes_its_seat() {
-    let (mut run, genesis) = voted(13, 3);
+    let (mut run, genesis) = voted(13, 3, WAIT_MS);
     while run.records(0).applied() == 0 {
         run.settle(1);
     }
@@ -190,7 +192,7 @@ fn a_founder_that_waits_and_is_given_a_ticket_that_does_not_hold_goes_on_waiting
         for machine in 0..2 {
             assert!(join(&mut run, &genesis, machine).is_ok());
         }
-        let command = run.joining(1, &genesis, |ticket| ticket.pins.mesh = MeshId([9; 32])).expect("an identity");
+        let command = run.joining(1, &genesis, |ticket| ticket.expires_ms = WALL_START_MS).expect("an identity");
         if crashes {
             assert!(run.world.command(1, command).is_some());
             run.settle(5);
@@ -199,7 +201,7 @@ fn a_founder_that_waits_and_is_given_a_ticket_that_does_not_hold_goes_on_waiting
         } else {
             let answer = run.ask(1, command, WAIT_MS).expect("an answer");
             assert!(
-                matches!(&answer, Err(Failure::Refused(refused)) if refused.check == Check::TicketMesh),
+                matches!(&answer, Err(Failure::Refused(refused)) if refused.check == Check::TicketExpired),
                 "{answer:?}"
             );
         }
@@ -210,6 +212,87 @@ fn a_founder_that_waits_and_is_given_a_ticket_that_does_not_hold_goes_on_waiting
         for machine in 0..3 {
             assert!(is_member(&mut run, machine), "host {machine}, crashes: {crashes}");
         }
+    }
+}
+
+/// Machine 3 gathers founders of another mesh. Makes tickets of it.
+fn another_mesh(run: &mut Run) -> impl Fn(&mut Run, usize) -> LocalCommand + use<> {
+    let mut scenario = Scenario::named("calm").expect("a scenario");
+    scenario.epoch_ms *= 2;
+    let genesis = run.genesis(&scenario);
+    let pins = Pins { mesh: MeshId(sha256(&genesis.bytes).0), key: None };
+    run.world.start(3);
+    let Some(Ok(LocalReply::Identity(identity))) = run.ask(3, LocalCommand::Identity, WAIT_MS) else {
+        panic!("no identity")
+    };
+    let ticket = move |run: &mut Run, machine| run.ticket(machine, Role::Host, pins.clone(), identity.contacts.clone());
+    let own = ticket(run, 3);
+    let begun = run.ask(3, LocalCommand::Found { genesis, ticket: own }, WAIT_MS);
+    assert!(matches!(begun, Some(Ok(_))), "{begun:?}");
+    move |run, machine| LocalCommand::Join { ticket: ticket(run, machine), address: None }
+}
+
+#[test]
+fn a_founder_that_waits_may_found_another_mesh_instead() {
+    let (mut run, genesis) = machines(5, 15);
+    for machine in 0..2 {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    let other = another_mesh(&mut run);
+    for machine in [1, 4] {
+        run.world.start(machine);
+        let command = other(&mut run, machine);
+        let answer = run.ask(machine, command, WAIT_MS);
+        assert!(matches!(answer, Some(Ok(LocalReply::Joined(_)))), "host {machine}: {answer:?}");
+    }
+    run.settle(WAIT_MS);
+    run.world.crash(1);
+    run.world.start(1);
+    run.settle(WAIT_MS);
+    for machine in [1, 3, 4] {
+        assert!(is_member(&mut run, machine), "host {machine}");
+    }
+    assert!(run.status(0).forming.is_some(), "the first mesh has one");
+}
+
+#[test]
+fn a_founder_that_waits_and_finds_nobody_of_another_mesh_goes_on_waiting() {
+    let (mut run, genesis) = machines(4, 16);
+    for machine in 0..2 {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    let command = another_mesh(&mut run)(&mut run, 1);
+    run.world.crash(3);
+    let answer = run.ask(1, command, 2 * WAIT_MS);
+    assert!(matches!(answer, Some(Err(Failure::NoLeader))), "{answer:?}");
+    run.settle(WAIT_MS);
+    assert!(join(&mut run, &genesis, 2).is_ok());
+    run.settle(WAIT_MS);
+    for machine in 0..3 {
+        assert!(is_member(&mut run, machine), "host {machine}");
+    }
+}
+
+#[test]
+fn whoever_voted_is_called_by_nobody_else() {
+    let (mut run, genesis) = voted(17, 4, 10 * WAIT_MS);
+    run.world.crash(0);
+    // Another that waits tells it that it gathers; a ticket of an operator names that one.
+    assert!(run.status(1).forming.is_some());
+    let Some(Ok(LocalReply::Identity(identity))) = run.ask(1, LocalCommand::Identity, WAIT_MS) else {
+        panic!("no identity")
+    };
+    let pins = identity.pins.expect("pins");
+    let ticket = run.ticket(2, Role::Host, pins, identity.contacts);
+    assert!(run.world.command(2, LocalCommand::Join { ticket, address: None }).is_some());
+    run.settle(1_000);
+    let one = run.world.machines[1].transport;
+    run.world.inject(2, one, Message::EnrolForming { genesis: genesis.clone(), known: 1 });
+    run.settle(WAIT_MS);
+    run.world.start(0);
+    run.settle(WAIT_MS);
+    for machine in 0..3 {
+        assert!(is_member(&mut run, machine), "host {machine}");
     }
 }
 

@@ -105,12 +105,6 @@ fn check_enrolment(view: View<'_>, record: &MemberRecord, names_machine: bool) -
     }
 }
 
-/// Whether this machine is a member, under the very keys that it shows.
-fn is_member(view: View<'_>, shown: &MemberRecord) -> bool {
-    let known = view.records.member_by_transport(&shown.transport).map(Member::record);
-    known.is_some_and(|known| (known.host, &known.ak, known.vote) == (shown.host, &shown.ak, shown.vote))
-}
-
 impl State {
     /// Checks a joiner and challenges its TPM.
     ///
@@ -127,23 +121,18 @@ impl State {
         if hello.keys.transport != *from {
             return Err(Check::Transport);
         }
-        // Whoever was let in is told so, also when its ticket is past meanwhile.
-        let serial = hello.ticket.ticket().ok_or(Check::TicketSignature)?.serial;
-        let admitted = view.records.roll().admitted_by(&serial).map(Member::record);
-        if admitted.is_some_and(|record| record.transport == *from && record.ak == hello.keys.ak) {
+        // Whoever was let in is told so, also when its ticket is past meanwhile, or with a newer one.
+        let known = view.records.member_by_transport(from).map(Member::record);
+        if known.is_some_and(|record| record.ak == hello.keys.ak) {
             return Ok(Greeting::AlreadyIn);
         }
         let ticket = TicketVerified::check(view.suite, genesis, &hello.ticket, view.now.wall_ms)?;
-        if admitted.is_some() {
+        if view.records.roll().admitted_by(&ticket.ticket().serial).is_some() {
             return Err(Check::TicketUsed);
         }
         let candidate = Candidate::check(view.suite, genesis, &ticket, &hello.keys, view.now.wall_ms)?;
         let names_machine = ticket.ticket().ek_hash.is_some();
-        match check_enrolment(view, candidate.record(), names_machine) {
-            // A founder that missed the end of the founding, and comes with a newer ticket.
-            Err(Check::EkKnown) if is_member(view, candidate.record()) => return Ok(Greeting::AlreadyIn),
-            checked => checked?,
-        }
+        check_enrolment(view, candidate.record(), names_machine)?;
         // One enrolment per ticket: whoever has one ticket cannot keep the holders of others out.
         let serial = candidate.record().ticket;
         self.open.retain(|key, open| {

@@ -72,32 +72,55 @@ impl Host {
         known: u8,
         actions: &mut Actions,
     ) {
-        let Some(joining) = self.joining.as_mut().filter(|joining| joining.asks(from)) else { return };
-        // A ticket that pins the mesh key was written after the founding; and who is not in the ticket gathers nobody.
-        let gathers = joining.contacts.iter().any(|contact| contact.transport == *from);
-        let may_take = self.forming.as_ref().is_none_or(|forming| forming.may_take(&joining.signed));
-        if !joining.waits() && (joining.ticket.pins.key.is_some() || !gathers || !may_take) {
+        let Some(joining) = self.joining.as_ref().filter(|joining| joining.asks(from)) else { return };
+        if !joining.waits() && self.begin_waiting(from, genesis, actions).is_none() {
             return;
-        }
-        if !joining.waits() {
-            let Ok(verified) = GenesisVerified::check(self.ground.suite.as_ref(), genesis) else { return };
-            if *verified.mesh() != joining.ticket.pins.mesh {
-                return;
-            }
-            joining.deadline = None;
-            let contact = joining.contacts.iter().find(|contact| contact.transport == *from).cloned();
-            joining.contacts.retain(|contact| contact.transport == *from);
-            let mut forming = Forming::new(verified, joining.signed.clone(), contact);
-            // For what it voted with another ticket may have come to be all the same.
-            forming.voted = self.forming.take().and_then(|before| before.voted);
-            actions.push(Action::Persist { lane: Lane::Records, writes: vec![forming.row()] });
-            self.forming = Some(Box::new(forming));
         }
         if let Some(forming) = &mut self.forming {
             forming.known = known;
         }
         if usize::from(known) < FOUNDERS {
             self.reply_joined(actions);
+        }
+    }
+
+    /// The host that gathers has taken this joiner's ticket: it waits for the call, also after a restart.
+    fn begin_waiting(&mut self, from: &TransportKey, genesis: &SignedGenesis, actions: &mut Actions) -> Option<()> {
+        let joining = self.joining.as_mut()?;
+        // A ticket that pins the mesh key was written after the founding; who is not in the ticket gathers nobody; and what
+        // comes before this ticket was shown is said of another.
+        let contact = joining.contacts.iter().find(|contact| contact.transport == *from).cloned()?;
+        if joining.ticket.pins.key.is_some() || !joining.has_greeted(from) {
+            return None;
+        }
+        let verified = GenesisVerified::check(self.ground.suite.as_ref(), genesis).ok()?;
+        if *verified.mesh() != joining.ticket.pins.mesh {
+            return None;
+        }
+        let is_same = |before: &Forming| {
+            let gathers = before.contact.as_ref().is_some_and(|known| known.transport == *from);
+            gathers && before.genesis.mesh() == verified.mesh()
+        };
+        let ticket = joining.signed.clone();
+        match &mut self.forming {
+            Some(before) if is_same(before) => before.ticket = ticket,
+            // What it voted for may have come to be, and one host alone decides that.
+            Some(before) if before.voted.is_some() => return None,
+            _ => self.forming = Some(Box::new(Forming::new(verified, ticket, Some(contact.clone())))),
+        }
+        joining.deadline = None;
+        joining.contacts = vec![contact];
+        let row = self.forming.as_ref()?.row();
+        actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
+        Some(())
+    }
+
+    /// An attempt at a founding is not gone on with.
+    pub(super) fn abandon_attempt(&mut self) {
+        // What the chip is still at work on answers a challenge of it.
+        self.tpm.retain(|_, purpose| !matches!(purpose, TpmUse::Challenge(_)));
+        if let Some(forming) = &mut self.forming {
+            forming.give_up(&[]);
         }
     }
 
@@ -175,12 +198,6 @@ impl Host {
         let calls = forming.contact.as_ref().map_or(own_key, |contact| contact.transport);
         // Whoever voted may be called with others: the one that calls votes last, and once.
         if from != calls || forming.attempt.as_ref().is_some_and(|known| known.id == attempt) {
-            return;
-        }
-        // With another ticket it may be joining elsewhere, or be told already that it is in.
-        let other = |membership: &Membership| membership.pins.mesh != *forming.genesis.mesh();
-        if self.joining.as_ref().is_some_and(|joining| !joining.waits()) || self.membership.as_ref().is_some_and(other)
-        {
             return;
         }
         let deadline = now.monotonic.plus(FOUNDING_MS);

@@ -1,6 +1,6 @@
 //! A host that becomes a member: of a mesh that it joins, or, while that is forming, founds with two others.
 
-use super::gathering::no_longer_forming;
+use super::gathering::{Forming, no_longer_forming};
 use super::{Actions, Host, Lane, LocalId, LocalReply, Membership, Report, TpmReply, TpmRequest, TpmUse};
 use crate::attest::enroll::JoinerKeys;
 use crate::attest::policy::DEFAULT_PCRS;
@@ -44,7 +44,11 @@ impl Host {
                     contact.address = address;
                 }
                 // The ticket with which this host waits to found may be past. Its row stays until the new one comes to
-                // something.
+                // something; of another mesh it says and hears nothing meanwhile.
+                let is_other = |forming: &Forming| *forming.genesis.mesh() != joining.ticket.pins.mesh;
+                if self.forming.as_deref().is_some_and(is_other) {
+                    self.abandon_attempt();
+                }
                 self.joining = Some(joining);
                 if let Some(waiting) = self.join_reply.replace(id) {
                     let failure = Failure::Membership("another ticket took the place of this one");
@@ -71,7 +75,8 @@ impl Host {
 
     /// A joiner cannot know the genesis yet and measures the default selection.
     fn measured_pcrs(&self) -> Vec<u8> {
-        self.genesis().map_or_else(|| DEFAULT_PCRS.to_vec(), |genesis| genesis.genesis().pcrs.clone())
+        let genesis = self.genesis().filter(|genesis| *genesis.mesh() == self.mesh());
+        genesis.map_or_else(|| DEFAULT_PCRS.to_vec(), |genesis| genesis.genesis().pcrs.clone())
     }
 
     pub(super) fn on_measured(&mut self, now: Now, reply: Option<TpmReply>, actions: &mut Actions) {
@@ -211,8 +216,14 @@ impl Host {
         }
         let Some(joining) = &self.joining else { return };
         let Some(pins) = joining.pins.clone() else { return };
-        let row = self.remember(Membership::new(pins, joining.first_asked().into_iter().take(CONTACTS_MAX).collect()));
-        actions.push(Action::Persist { lane: Lane::Records, writes: vec![row] });
+        let contacts = joining.first_asked().into_iter().take(CONTACTS_MAX).collect();
+        let mut writes = Vec::new();
+        if self.forming.as_ref().is_some_and(|forming| *forming.genesis.mesh() != pins.mesh) {
+            self.forming = None; // it waited for another
+            writes.push(no_longer_forming());
+        }
+        writes.push(self.remember(Membership::new(pins, contacts)));
+        actions.push(Action::Persist { lane: Lane::Records, writes });
         // The answer to the person waits until this host has seen its own record.
         self.pull(now, actions);
     }

@@ -461,7 +461,7 @@ impl Host {
         let of_member = self.membership.as_ref().map(|membership| membership.pins.mesh);
         let of_forming = self.forming.as_ref().map(|forming| *forming.genesis.mesh());
         let of_joiner = self.joining.as_ref().map(|joining| joining.ticket.pins.mesh);
-        of_member.or(of_forming).or(of_joiner).unwrap_or(MeshId::ZERO)
+        of_member.or(of_joiner).or(of_forming).unwrap_or(MeshId::ZERO)
     }
 
     /// The largest message that this host takes from a peer: from somebody who is no member, an enrolment.
