@@ -9,7 +9,7 @@ use spec::error::{Check, Failure};
 use spec::genesis::SignedGenesis;
 use spec::host::{LocalCommand, LocalReply};
 use spec::membership::Role;
-use spec::ticket::{Contact, Pins};
+use spec::ticket::Pins;
 use spec::types::{BlsSignature, MeshId, RequestId, ShareIndex, sha256};
 use spec::wire::Message;
 use vouchsafe_sim::liar::{Liar, Lie};
@@ -265,6 +265,27 @@ fn a_founder_that_waits_and_finds_nobody_of_another_mesh_goes_on_waiting() {
     run.world.crash(3);
     let answer = run.ask(1, command, 2 * WAIT_MS);
     assert!(matches!(answer, Some(Err(Failure::NoLeader))), "{answer:?}");
+    run.settle(WAIT_MS);
+    assert!(join(&mut run, &genesis, 2).is_ok());
+    run.settle(WAIT_MS);
+    for machine in 0..3 {
+        assert!(is_member(&mut run, machine), "host {machine}");
+    }
+}
+
+#[test]
+fn where_the_host_that_gathers_moves_a_new_ticket_says_where_it_is_also_after_a_restart() {
+    let (mut run, genesis) = machines(3, 18);
+    for machine in 0..2 {
+        assert!(join(&mut run, &genesis, machine).is_ok());
+    }
+    run.world.crash(0);
+    "elsewhere".clone_into(&mut run.world.machines[0].name);
+    run.world.start(0);
+    run.settle(WAIT_MS);
+    assert!(join_again(&mut run, &genesis, 1));
+    run.world.crash(1);
+    run.world.start(1);
     run.settle(WAIT_MS);
     assert!(join(&mut run, &genesis, 2).is_ok());
     run.settle(WAIT_MS);

@@ -69,7 +69,7 @@ pub struct State {
 /// Answer to a joiner's first message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Greeting {
-    /// It was let in before, by this very ticket.
+    /// It was let in before, under these keys.
     AlreadyIn,
     /// It is to answer this.
     Challenge(Vec<CredentialBlob>),

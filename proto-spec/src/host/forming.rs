@@ -103,7 +103,7 @@ impl Host {
         };
         let ticket = joining.signed.clone();
         match &mut self.forming {
-            Some(before) if is_same(before) => before.ticket = ticket,
+            Some(before) if is_same(before) => (before.ticket, before.contact) = (ticket, Some(contact.clone())),
             // What it voted for may have come to be, and one host alone decides that.
             Some(before) if before.voted.is_some() => return None,
             _ => self.forming = Some(Box::new(Forming::new(verified, ticket, Some(contact.clone())))),
