@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::load::{T, Told, strike};
 use super::{Stage, must};
+use crate::command::Said;
 use crate::mesh::{EPOCH_MS, Mesh, SETTLE, TestnetError};
 
 /// How long the reader that is cut off goes on asking after the revocation.
@@ -17,6 +18,8 @@ const WATCHED: Duration = Duration::from_millis(4 * EPOCH_MS);
 const BETWEEN_READS: Duration = Duration::from_millis(250);
 /// A leader that is cut off may take so long to notice: until then it can only answer what its majority confirmed before.
 const HEARD: Duration = T;
+/// Exit code of what passes by itself.
+const TRY_AGAIN: i32 = 5;
 /// Exit code of `revoke` where holders are missing.
 const NOT_CERTAIN: i32 = 7;
 
@@ -58,7 +61,7 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Map<String, Value>, TestnetE
         refused += watched.reads_refused;
         stage.mesh.wait_good(stage.mesh.machines.len())?;
         stage.mesh.machines.iter().try_for_each(|machine| stage.mesh.wait_serving(machine))?;
-        let after = stage.mesh.get(stage.mesh.reader()?, &name)?;
+        let after = answer_to_reader(stage, &name)?;
         must(after.code == 4, format!("{name} was revoked, and get ends with {}: {}", after.code, after.err))?;
     }
     told.check(stage)?;
@@ -78,6 +81,18 @@ fn other_host(stage: &mut Stage<'_>, leader: &str) -> Result<String, TestnetErro
     let others: Vec<String> = hosts.map(|machine| machine.plan.name.clone()).filter(|name| name != leader).collect();
     let at = stage.below(others.len());
     others.get(at).cloned().ok_or_else(|| TestnetError::NotThere("there is one host only".to_owned()))
+}
+
+/// What the reader is told. It asks again while it is told to: before its chip has quoted anew it has nothing to show.
+fn answer_to_reader(stage: &Stage<'_>, name: &str) -> Result<Said, TestnetError> {
+    let since = Instant::now();
+    loop {
+        let said = stage.mesh.get(stage.mesh.reader()?, name)?;
+        if said.code != TRY_AGAIN || since.elapsed() >= SETTLE {
+            return Ok(said);
+        }
+        std::thread::sleep(BETWEEN_READS);
+    }
 }
 
 /// Who leads on the side of the majority.
