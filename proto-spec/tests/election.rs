@@ -257,6 +257,18 @@ fn what_a_voter_cannot_have_seen_is_not_stepped() {
 }
 
 #[test]
+fn a_voter_that_does_not_know_who_leads_takes_no_offence_at_being_told_to_stand() {
+    let mut one = voter(1);
+    assert_eq!(one.step(3, &ballot(BallotKind::TimeoutNow, 3, 1, one.term())), Ok(()), "it has just started");
+    let term = one.term() + 1;
+    assert_eq!(one.step(3, &ballot(BallotKind::TimeoutNow, 3, 1, term)), Ok(()), "of a term that it has not heard of");
+    assert!(one.term() < term && !one.is_leader(), "nor does it stand");
+    assert_eq!(one.step(2, &ballot(BallotKind::Heartbeat, 2, 1, term)), Ok(()));
+    let told = one.step(3, &ballot(BallotKind::TimeoutNow, 3, 1, term));
+    assert_eq!(told, Err(NotStepped::Nonsense), "two do not lead one term");
+}
+
+#[test]
 fn a_lost_hard_state_starts_no_voter() {
     let entry = LogEntry { index: 2, term: 1, change: None, command: Vec::new() };
     let log = Stretch { entries: vec![entry], ..Stretch::default() };

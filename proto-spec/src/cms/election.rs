@@ -261,6 +261,9 @@ impl Election {
         if is_vote && raft.raft_log.persisted < raft.raft_log.last_index() {
             return Ok(());
         }
+        if self.is_told_by_the_unknown(ballot) {
+            return Ok(()); // as if it were lost on the way
+        }
         if ballot.term >= raft.term && !self.can_be(ballot) {
             return Err(NotStepped::Nonsense);
         }
@@ -272,6 +275,14 @@ impl Election {
         let _dropped = self.raw.step(message_of(ballot));
         self.draw();
         Ok(())
+    }
+
+    /// Whether one of whom this voter does not know that it leads tells it to stand for election: a voter that has just started
+    /// does not know who leads its term, nor does one to whom the word of a new term is still on its way.
+    fn is_told_by_the_unknown(&self, ballot: &Ballot) -> bool {
+        let raft = &self.raw.raft;
+        let knows = ballot.term <= raft.term && raft.leader_id != raft::INVALID_ID;
+        ballot.kind == BallotKind::TimeoutNow && ballot.from != raft.leader_id && !knows
     }
 
     /// Whether the numbers in a message can be: the library takes them for granted.
