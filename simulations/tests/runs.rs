@@ -101,7 +101,8 @@ fn p3_finds_the_loss_itself_when_acknowledged_before_the_flush() {
 #[test]
 fn some_order_explains_what_every_client_was_told() {
     let mut ended = 0;
-    // In the last two the mesh key moved between a joiner's parts and its admission.
+    // In the next two the mesh key moved between a joiner's parts and its admission; in the last a voter that had just
+    // started was told to stand for election.
     for seed in (1..=40).chain([50_019, 51_008, 80_632]) {
         let run = outcome("registers", 7, seed, false);
         assert!(run.ok, "sim run registers --hosts 7 --seed {seed}: {:?}", run.findings);
