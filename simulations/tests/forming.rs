@@ -38,6 +38,18 @@ fn is_member(run: &mut Run, machine: usize) -> bool {
     status.member.is_some() && status.forming.is_none() && !status.joining
 }
 
+fn are_members(run: &mut Run, machines: &[usize]) {
+    let outside: Vec<usize> = machines.iter().copied().filter(|machine| !is_member(run, *machine)).collect();
+    assert!(outside.is_empty(), "hosts {outside:?} are not in");
+}
+
+/// The third comes, and the three found.
+fn third_comes(run: &mut Run, genesis: &SignedGenesis) {
+    assert!(join(run, genesis, 2).is_ok());
+    run.settle(WAIT_MS);
+    are_members(run, &[0, 1, 2]);
+}
+
 #[test]
 fn a_strangers_ballot_to_a_forming_host_shows_it_no_ticket() {
     let (mut run, genesis) = machines(3, 1);
@@ -82,9 +94,7 @@ fn three_hosts_of_which_two_are_of_one_domain_wait_for_another() {
     assert!([0, 5, 1].into_iter().all(|machine| run.status(machine).forming.is_some()));
     assert!(join(&mut run, &genesis, 2).is_ok());
     run.settle(WAIT_MS);
-    for machine in [0, 1, 2, 5] {
-        assert!(is_member(&mut run, machine), "host {machine}");
-    }
+    are_members(&mut run, &[0, 1, 2, 5]);
     let founders = run.status(0).committee;
     assert!(!founders.is_empty());
 }
@@ -102,9 +112,7 @@ fn a_ticket_that_expires_while_the_mesh_forms_holds_nobody_else_up() {
         assert!(join(&mut run, &genesis, machine).is_ok());
     }
     run.settle(WAIT_MS);
-    for machine in [0, 2, 3] {
-        assert!(is_member(&mut run, machine), "host {machine}");
-    }
+    are_members(&mut run, &[0, 2, 3]);
     // With a new ticket it is in; and that it once waited for the founding is past, also after a restart.
     assert!(join_again(&mut run, &genesis, 1));
     run.settle(WAIT_MS);
@@ -162,9 +170,7 @@ fn after_a_power_cut_that_outlasts_their_tickets_those_that_voted_found_with_new
     assert!(!is_member(&mut run, 2), "its ticket is past");
     assert!(join_again(&mut run, &genesis, 2));
     run.settle(WAIT_MS);
-    for machine in 0..3 {
-        assert!(is_member(&mut run, machine), "host {machine}");
-    }
+    are_members(&mut run, &[0, 1, 2]);
 }
 
 #[test]
@@ -207,11 +213,7 @@ fn a_founder_that_waits_and_is_given_a_ticket_that_does_not_hold_goes_on_waiting
         }
         // Whoever does not say hello again is not called.
         run.settle(WAIT_MS);
-        assert!(join(&mut run, &genesis, 2).is_ok());
-        run.settle(WAIT_MS);
-        for machine in 0..3 {
-            assert!(is_member(&mut run, machine), "host {machine}, crashes: {crashes}");
-        }
+        third_comes(&mut run, &genesis);
     }
 }
 
@@ -249,9 +251,7 @@ fn a_founder_that_waits_may_found_another_mesh_instead() {
     run.world.crash(1);
     run.world.start(1);
     run.settle(WAIT_MS);
-    for machine in [1, 3, 4] {
-        assert!(is_member(&mut run, machine), "host {machine}");
-    }
+    are_members(&mut run, &[1, 3, 4]);
     assert!(run.status(0).forming.is_some(), "the first mesh has one");
 }
 
@@ -266,11 +266,7 @@ fn a_founder_that_waits_and_finds_nobody_of_another_mesh_goes_on_waiting() {
     let answer = run.ask(1, command, 2 * WAIT_MS);
     assert!(matches!(answer, Some(Err(Failure::NoLeader))), "{answer:?}");
     run.settle(WAIT_MS);
-    assert!(join(&mut run, &genesis, 2).is_ok());
-    run.settle(WAIT_MS);
-    for machine in 0..3 {
-        assert!(is_member(&mut run, machine), "host {machine}");
-    }
+    third_comes(&mut run, &genesis);
 }
 
 #[test]
@@ -287,11 +283,7 @@ fn where_the_host_that_gathers_moves_a_new_ticket_says_where_it_is_also_after_a_
     run.world.crash(1);
     run.world.start(1);
     run.settle(WAIT_MS);
-    assert!(join(&mut run, &genesis, 2).is_ok());
-    run.settle(WAIT_MS);
-    for machine in 0..3 {
-        assert!(is_member(&mut run, machine), "host {machine}");
-    }
+    third_comes(&mut run, &genesis);
 }
 
 #[test]
@@ -312,9 +304,7 @@ fn whoever_voted_is_called_by_nobody_else() {
     run.settle(WAIT_MS);
     (0..2).for_each(|machine| run.world.start(machine));
     run.settle(WAIT_MS);
-    for machine in 0..3 {
-        assert!(is_member(&mut run, machine), "host {machine}");
-    }
+    are_members(&mut run, &[0, 1, 2]);
 }
 
 #[test]
