@@ -237,6 +237,11 @@ impl Election {
         if ballot.from != seat || ballot.to != raft.id || seat == raft.id {
             return Err(NotStepped::Seat);
         }
+        if ballot.kind == BallotKind::TimeoutNow && ballot.from != raft.leader_id {
+            // As if it were lost on the way: a voter that has just started does not know who leads its term, and of two that
+            // say so it cannot tell which of them lies.
+            return Ok(());
+        }
         let asks = ballot.kind == BallotKind::PreVote || (ballot.kind == BallotKind::PreVoteReply && !ballot.reject);
         if ballot.term > raft.term.saturating_add(TERM_STEP_MAX) && !asks {
             if self.jumps_in > 0 {
@@ -261,9 +266,6 @@ impl Election {
         if is_vote && raft.raft_log.persisted < raft.raft_log.last_index() {
             return Ok(());
         }
-        if self.is_told_by_the_unknown(ballot) {
-            return Ok(()); // as if it were lost on the way
-        }
         if ballot.term >= raft.term && !self.can_be(ballot) {
             return Err(NotStepped::Nonsense);
         }
@@ -275,14 +277,6 @@ impl Election {
         let _dropped = self.raw.step(message_of(ballot));
         self.draw();
         Ok(())
-    }
-
-    /// Whether one of whom this voter does not know that it leads tells it to stand for election: a voter that has just started
-    /// does not know who leads its term, nor does one to whom the word of a new term is still on its way.
-    fn is_told_by_the_unknown(&self, ballot: &Ballot) -> bool {
-        let raft = &self.raw.raft;
-        let knows = ballot.term <= raft.term && raft.leader_id != raft::INVALID_ID;
-        ballot.kind == BallotKind::TimeoutNow && ballot.from != raft.leader_id && !knows
     }
 
     /// Whether the numbers in a message can be: the library takes them for granted.
@@ -300,7 +294,6 @@ impl Election {
             BallotKind::Heartbeat => {
                 ballot.commit <= last && (raft.state != StateRole::Leader || ballot.term > raft.term)
             }
-            BallotKind::TimeoutNow => ballot.from == raft.leader_id,
             BallotKind::Snapshot => {
                 ballot.index > 0
                     && ballot.log_term > 0
@@ -311,7 +304,8 @@ impl Election {
             | BallotKind::PreVoteReply
             | BallotKind::Vote
             | BallotKind::VoteReply
-            | BallotKind::HeartbeatReply => true,
+            | BallotKind::HeartbeatReply
+            | BallotKind::TimeoutNow => true,
         }
     }
 
