@@ -22,7 +22,7 @@ use crate::suite::{Generator, Seed, Suite};
 use crate::ticket::TicketVerified;
 use crate::types::{
     BlsSignature, Digest, Ed25519Signature, HostId, HpkePublic, MeshId, Purpose, RequestId, SecretBytes, ShareIndex,
-    Time, TransportKey,
+    TicketSerial, Time, TransportKey,
 };
 use crate::wire::{self, Address, EnrolHello};
 
@@ -68,6 +68,26 @@ struct Peer {
     session: Option<HpkePublic>,
 }
 
+impl Peer {
+    /// Checks one that is called, by its ticket, keys and certificates, and makes its challenge.
+    fn called(
+        suite: &dyn Suite,
+        generator: &mut Generator,
+        genesis: &GenesisVerified,
+        hello: &EnrolHello,
+        wall_ms: u64,
+    ) -> Result<Self, Check> {
+        let ticket = TicketVerified::check(suite, genesis, &hello.ticket, wall_ms)?;
+        let candidate = Candidate::check(suite, genesis, &ticket, &hello.keys, wall_ms)?;
+        let record = candidate.record().clone();
+        if record.role != Role::Host {
+            return Err(Check::Role);
+        }
+        let (challenge, blobs) = candidate.challenge(suite, generator)?;
+        Ok(Self { challenge: Some(challenge), blobs, session: None, address: hello.address.clone(), record })
+    }
+}
+
 /// One attempt at a founding.
 pub struct Attempt {
     /// Names it.
@@ -94,7 +114,7 @@ impl Attempt {
     /// Begins: checks the three by their tickets, keys and certificates, and makes the challenges.
     ///
     /// # Errors
-    /// The first check that fails.
+    /// The first check that fails, and where it is one founder that does not hold up, its transport key.
     #[allow(clippy::too_many_arguments, reason = "what an attempt is made of")]
     pub fn begin(
         suite: &dyn Suite,
@@ -105,28 +125,14 @@ impl Attempt {
         founders: &[Founder],
         wall_ms: u64,
         deadline: Time,
-    ) -> Result<Self, Check> {
+    ) -> Result<Self, (Option<TransportKey>, Check)> {
         let mut peers = BTreeMap::new();
         for founder in founders {
-            let ticket = TicketVerified::check(suite, genesis, &founder.hello.ticket, wall_ms)?;
-            let candidate = Candidate::check(suite, genesis, &ticket, &founder.hello.keys, wall_ms)?;
-            let record = candidate.record().clone();
-            if record.role != Role::Host {
-                return Err(Check::Role);
-            }
-            let (challenge, blobs) = candidate.challenge(suite, generator)?;
-            let address = founder.hello.address.clone();
-            let peer = Peer { challenge: Some(challenge), blobs, session: None, address, record };
+            let peer = Peer::called(suite, generator, genesis, &founder.hello, wall_ms)
+                .map_err(|check| (Some(founder.hello.keys.transport), check))?;
             peers.insert(peer.record.host, peer);
         }
-        check_distinct(&peers)?;
-        let domains = peers.values().map(|peer| peer.record.domain.as_str());
-        if !seats_are_spread(FOUNDERS_T, genesis.genesis().tolerate, domains) {
-            return Err(Check::Spread);
-        }
-        if peers.len() != FOUNDERS || !peers.contains_key(&own) {
-            return Err(Check::Membership);
-        }
+        check_three(&peers, &own, genesis.genesis().tolerate).map_err(|check| (None, check))?;
         let session = suite.hpke_keys(&generator.secret(32));
         if let Some(peer) = peers.get_mut(&own) {
             (peer.challenge, peer.session) = (None, Some(session.1));
@@ -173,6 +179,12 @@ impl Attempt {
     pub fn others(&self) -> Vec<(TransportKey, Address)> {
         let others = self.peers.values().filter(|peer| peer.record.host != self.own);
         others.map(|peer| (peer.record.transport, peer.address.clone())).collect()
+    }
+
+    /// The ticket with which the founder of this transport key came.
+    pub fn ticket_of(&self, key: &TransportKey) -> Option<TicketSerial> {
+        let peer = self.peers.values().find(|peer| peer.record.transport == *key);
+        peer.map(|peer| peer.record.ticket)
     }
 
     /// Which founder has this transport key.
@@ -377,24 +389,37 @@ impl Attempt {
     }
 }
 
-/// Three machines, not one that shows itself three times.
-fn check_distinct(peers: &BTreeMap<HostId, Peer>) -> Result<(), Check> {
-    let peers: Vec<&MemberRecord> = peers.values().map(|peer| &peer.record).collect();
-    for (at, one) in peers.iter().enumerate() {
-        for other in peers.iter().skip(at + 1) {
-            if one.ek_hashes().any(|hash| other.ek_hashes().any(|twin| twin == hash)) {
-                return Err(Check::EkKnown);
-            }
-            if one.name == other.name {
-                return Err(Check::NameTaken);
-            }
-            if one.ticket == other.ticket {
-                return Err(Check::TicketUsed);
-            }
-            if one.transport == other.transport || one.ak == other.ak || one.vote == other.vote {
-                return Err(Check::Transport);
-            }
-        }
+/// Three machines, not one that shows itself three times, in domains enough, and this host among them.
+fn check_three(peers: &BTreeMap<HostId, Peer>, own: &HostId, tolerate: u8) -> Result<(), Check> {
+    let records: Vec<&MemberRecord> = peers.values().map(|peer| &peer.record).collect();
+    for (at, one) in records.iter().enumerate() {
+        records.iter().skip(at + 1).try_for_each(|other| check_apart(one, other))?;
+    }
+    if !seats_are_spread(FOUNDERS_T, tolerate, records.iter().map(|record| record.domain.as_str())) {
+        return Err(Check::Spread);
+    }
+    if peers.len() != FOUNDERS || !peers.contains_key(own) {
+        return Err(Check::Membership);
+    }
+    Ok(())
+}
+
+/// Whether two founders share nothing that is one machine's.
+///
+/// # Errors
+/// The first thing that they share.
+pub fn check_apart(one: &MemberRecord, other: &MemberRecord) -> Result<(), Check> {
+    if one.ek_hashes().any(|hash| other.ek_hashes().any(|twin| twin == hash)) {
+        return Err(Check::EkKnown);
+    }
+    if one.name == other.name {
+        return Err(Check::NameTaken);
+    }
+    if one.ticket == other.ticket {
+        return Err(Check::TicketUsed);
+    }
+    if one.transport == other.transport || one.ak == other.ak || one.vote == other.vote {
+        return Err(Check::Transport);
     }
     Ok(())
 }

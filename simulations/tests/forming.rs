@@ -11,7 +11,7 @@ use spec::host::{LocalCommand, LocalReply};
 use spec::membership::Role;
 use spec::ticket::Pins;
 use spec::types::{BlsSignature, MeshId, RequestId, ShareIndex, sha256};
-use spec::wire::Message;
+use spec::wire::{EnrolHello, Message};
 use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::run::Run;
 use vouchsafe_sim::scenario::Scenario;
@@ -305,6 +305,102 @@ fn whoever_voted_is_called_by_nobody_else() {
     (0..2).for_each(|machine| run.world.start(machine));
     run.settle(WAIT_MS);
     are_members(&mut run, &[0, 1, 2]);
+}
+
+/// What a machine says that has a ticket, and knows what the host that gathers and two others said.
+struct Lies {
+    gathers: EnrolHello,
+    other: EnrolHello,
+    third: EnrolHello,
+    own: EnrolHello,
+}
+
+impl Lies {
+    /// Its hello under a fresh transport key, the lowest of all.
+    fn hello(&self, at: u8, lie: &str) -> EnrolHello {
+        let mut hello = self.own.clone();
+        (hello.request.0[0], hello.keys.transport.0) = (at, [0; 32]);
+        hello.keys.transport.0[31] = at;
+        match lie {
+            "the AK of the host that gathers" => hello.keys.ak = self.gathers.keys.ak.clone(),
+            "the EKs of the host that gathers" => hello.keys.eks = self.gathers.keys.eks.clone(),
+            "the ticket of the host that gathers" => hello.ticket = self.gathers.ticket.clone(),
+            "the ticket of another" => hello.ticket = self.other.ticket.clone(),
+            "the AK of another" => hello.keys.ak = self.other.keys.ak.clone(),
+            "the EKs of another" => hello.keys.eks = self.other.keys.eks.clone(),
+            "something of each" => {
+                (hello.keys.ak, hello.keys.eks) = (self.other.keys.ak.clone(), self.third.keys.eks.clone());
+            }
+            _ => assert_eq!(lie, "nothing but fresh keys"),
+        }
+        hello
+    }
+}
+
+/// Whether three found where a fourth lets the attempt that it is called to die, and says hello with this lie from then on.
+/// After a while the other whom it knows may get a new ticket.
+fn found_despite(lie: &str, new_ticket: bool) -> bool {
+    let (mut run, genesis) = machines(4, 19);
+    assert!(join(&mut run, &genesis, 0).is_ok());
+    run.world.start(2);
+    let command = run.joining(2, &genesis, |_| {}).expect("an identity");
+    assert!(run.world.command(2, command).is_some());
+    let third = run.overhear(|to, message| match message {
+        Message::EnrolHello(hello) if to == 0 => Some(hello),
+        _ => None,
+    });
+    run.settle(WAIT_MS);
+    run.world.crash(2);
+    run.settle(WAIT_MS);
+    assert!(join(&mut run, &genesis, 1).is_ok());
+    run.world.start(3);
+    let command = run.joining(3, &genesis, |_| {}).expect("an identity");
+    assert!(run.world.command(3, command).is_some());
+    let called = run.overhear(|to, message| match message {
+        Message::FoundingCall { founders, .. } if to == 3 => Some(founders),
+        _ => None,
+    });
+    run.world.crash(3);
+    let called = called.expect("it is called");
+    let hello_of = |machine: usize| {
+        let key = run.world.machines[machine].transport;
+        let mut hellos = called.iter().map(|founder| &founder.hello);
+        hellos.find(|hello| hello.keys.transport == key).expect("one of three").clone()
+    };
+    let lies = Lies { gathers: hello_of(0), other: hello_of(1), third: third.expect("it came"), own: hello_of(3) };
+    run.world.start(2);
+    for at in 0..5_000_u32 {
+        if at == 2_000 && new_ticket {
+            let command = run.joining(1, &genesis, |_| {}).expect("an identity");
+            assert!(run.world.command(1, command).is_some());
+        }
+        let hello = lies.hello(at.to_le_bytes()[0], lie);
+        run.world.inject(0, hello.keys.transport, Message::EnrolHello(hello));
+        run.settle(20);
+    }
+    (0..3).all(|machine| is_member(&mut run, machine))
+}
+
+#[test]
+fn a_machine_with_a_ticket_that_shows_what_is_anothers_and_says_no_more_holds_up_no_founding() {
+    let mut lies = vec![
+        "the AK of the host that gathers",
+        "the EKs of the host that gathers",
+        "the ticket of the host that gathers",
+        "the AK of another",
+        "the EKs of another",
+        "something of each",
+        "nothing but fresh keys",
+    ];
+    lies.retain(|lie| !found_despite(lie, false));
+    assert_eq!(lies, Vec::<&str>::new(), "what held them up");
+}
+
+#[test]
+fn a_machine_that_shows_the_ticket_of_another_is_called_last_once_that_one_has_a_new_ticket() {
+    let lie = "the ticket of another";
+    assert!(!found_despite(lie, false), "it can be told from the other by its chip alone, which costs an attempt");
+    assert!(found_despite(lie, true));
 }
 
 #[test]

@@ -18,8 +18,9 @@ use crate::api::{ErrorBody, pack, unpack};
 use crate::ssh::{self, Signer};
 use crate::{clock, maps};
 
-/// How long this host's own ticket holds: as long as a forming may take.
-const OWN_TICKET_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// How long this host's own ticket holds: longer than any forming takes, since this host cannot come with another. It lets
+/// in nobody else: this host calls nobody who shows it, and once there is a mesh it is used.
+const OWN_TICKET_MS: u64 = 10 * 365 * 24 * 3_600 * 1_000;
 
 /// Begins a mesh and gathers its founders: with two more hosts it founds itself.
 ///

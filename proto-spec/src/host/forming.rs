@@ -225,9 +225,11 @@ impl Host {
                     self.send_outbox(0, actions);
                 }
             }
-            Err(check) => {
-                // One of the gathered does not hold up any more: it is to come again.
-                forming.gathered.clear();
+            Err((through, check)) => {
+                match through.filter(|key| *key != own_key) {
+                    Some(key) => forming.call_last(&key),
+                    None => forming.gathered.clear(),
+                }
                 self.refusal(Refused::new(check, Subject::Request), actions);
             }
         }

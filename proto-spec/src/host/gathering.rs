@@ -1,19 +1,21 @@
 //! What a host knows of a mesh that is forming, and as the gathering host: who has come, and with whom it would found.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Actions, Host, Lane, Table, Write};
-use crate::attest::enroll::{Candidate, JoinerKeys};
+use crate::attest::enroll::{Candidate, JoinerKeys, member_record};
+use crate::attest::tpm::EkPublic;
 use crate::cms::committee::{FOUNDERS, FOUNDERS_T, seats_are_spread};
 use crate::error::Check;
-use crate::founding::{Attempt, Founder};
+use crate::founding::{Attempt, Founder, check_apart};
 use crate::genesis::{GenesisVerified, SignedGenesis};
 use crate::limits::{FOUNDING_MS, GATHERED_MAX};
-use crate::membership::Role;
+use crate::membership::{MemberRecord, Role};
 use crate::ticket::{Contact, Pins, SignedTicket, Ticket, TicketVerified};
-use crate::types::{Now, Time, TransportKey};
+use crate::types::{Now, TicketSerial, Time, TransportKey};
 use crate::wire::{self, EnrolHello, Message};
 
 /// What a forming host keeps on disk.
@@ -36,8 +38,16 @@ pub(super) fn no_longer_forming() -> Write {
 /// A founder that came to the gathering host.
 pub(super) struct Gathered {
     pub(super) founder: Founder,
-    domain: String,
+    record: MemberRecord,
     heard: Time,
+}
+
+/// Two with whom the gathering host could found.
+type Pair<'a> = [&'a Gathered; FOUNDERS - 1];
+
+/// Where the three would be.
+fn domains<'a>(own: &'a MemberRecord, [one, other]: &Pair<'a>) -> [&'a str; FOUNDERS] {
+    [own, &one.record, &other.record].map(|record| record.domain.as_str())
 }
 
 /// A mesh that is forming, as this host knows it.
@@ -47,8 +57,8 @@ pub(super) struct Forming {
     pub(super) contact: Option<Contact>,
     pub(super) keys: Option<JoinerKeys>,
     pub(super) gathered: BTreeMap<TransportKey, Gathered>,
-    /// Whose lie or silence ended an attempt.
-    failed: BTreeSet<TransportKey>,
+    /// With which tickets somebody came whose lie or silence ended an attempt: keys are made anew for nothing.
+    failed: BTreeSet<TicketSerial>,
     pub(super) attempt: Option<Attempt>,
     /// The three in whose founding this host voted last: it may have succeeded.
     pub(super) voted: Option<Vec<TransportKey>>,
@@ -92,37 +102,45 @@ impl Forming {
         self.contact.is_some() && (self.voted.is_none() || ticket.ticket().is_some_and(same))
     }
 
-    /// The two with whom this host founds, once enough have come. Hosts of other domains come first, and no tolerated
-    /// domains may hold as many shares as sign: then another host is waited for. Through whom an attempt failed comes last.
-    pub(super) fn choose(&self) -> Option<Vec<&Gathered>> {
-        self.choose_among(|key| !self.failed.contains(key)).or_else(|| self.choose_among(|_| true))
+    /// The two with whom this host founds, once enough have come: no two show what is one machine's, and no tolerated domains
+    /// may hold as many shares as sign, or another host is waited for. Through whom an attempt failed comes last, and hosts of
+    /// other domains come first.
+    pub(super) fn choose(&self) -> Option<Pair<'_>> {
+        let own = self.own_record()?;
+        let others = || self.gathered.values().filter(|one| check_apart(&own, &one.record).is_ok());
+        let pairs = others().enumerate().flat_map(|(at, one)| others().skip(at + 1).map(move |other| [one, other]));
+        let tolerate = self.genesis.genesis().tolerate;
+        let may_found = |pair: &Pair<'_>| {
+            check_apart(&pair[0].record, &pair[1].record).is_ok()
+                && seats_are_spread(FOUNDERS_T, tolerate, domains(&own, pair).into_iter())
+        };
+        let failed = |pair: &Pair<'_>| pair.iter().filter(|one| self.failed.contains(&one.record.ticket)).count();
+        let spread = |pair: &Pair<'_>| BTreeSet::from(domains(&own, pair)).len();
+        pairs.filter(may_found).min_by_key(|pair| (failed(pair), Reverse(spread(pair))))
     }
 
-    fn choose_among(&self, may_found: impl Fn(&TransportKey) -> bool) -> Option<Vec<&Gathered>> {
-        let mut domains: Vec<String> = self.ticket.ticket().map(|ticket| ticket.domain).into_iter().collect();
-        let mut left: Vec<&Gathered> =
-            self.gathered.iter().filter(|(key, _)| may_found(key)).map(|(_, one)| one).collect();
-        let mut chosen = Vec::new();
-        while chosen.len() + 1 < FOUNDERS && !left.is_empty() {
-            let other_domain = left.iter().position(|one| !domains.contains(&one.domain)).unwrap_or(0);
-            let one = left.remove(other_domain);
-            domains.push(one.domain.clone());
-            chosen.push(one);
-        }
-        let tolerate = self.genesis.genesis().tolerate;
-        let spread = seats_are_spread(FOUNDERS_T, tolerate, domains.iter().map(String::as_str));
-        (chosen.len() + 1 == FOUNDERS && spread).then_some(chosen)
+    /// What the others would record of this host, once its keys are measured.
+    fn own_record(&self) -> Option<MemberRecord> {
+        let keys = self.keys.as_ref()?;
+        let eks: Option<Vec<EkPublic>> = keys.eks.iter().map(|offer| EkPublic::parse(&offer.public).ok()).collect();
+        Some(member_record(&self.ticket.ticket()?, keys, &eks?))
     }
 
     /// The attempt is over without a founding: it failed through these.
     pub(super) fn give_up(&mut self, through: &[TransportKey]) {
+        through.iter().for_each(|key| self.call_last(key));
         self.attempt = None;
         self.outbox.clear();
-        self.gathered.retain(|key, _| !through.contains(key));
+    }
+
+    /// Not called again before it says hello anew, and last then.
+    pub(super) fn call_last(&mut self, key: &TransportKey) {
+        let called = self.attempt.as_ref().and_then(|attempt| attempt.ticket_of(key));
+        let gathered = self.gathered.remove(key).map(|one| one.record.ticket);
         if self.failed.len() >= GATHERED_MAX {
             self.failed.clear();
         }
-        self.failed.extend(through);
+        self.failed.extend(called.or(gathered));
     }
 
     /// When there is something to do.
@@ -172,20 +190,15 @@ impl Host {
             return Err(Check::Forming); // whoever only reads joins when there is a mesh
         }
         let heard = now.monotonic;
-        let (candidate_ticket, candidate_eks) = (&hello.ticket, &hello.keys.eks);
         forming.gathered.retain(|_, one| heard.0.saturating_sub(one.heard.0) < FOUNDING_MS);
-        // One machine and one ticket come once, whatever keys they show.
-        let same = |other: &Gathered| {
-            let hello = &other.founder.hello;
-            hello.ticket.bytes == candidate_ticket.bytes || hello.keys.eks == *candidate_eks
-        };
-        forming.gathered.retain(|key, other| *key == from || !same(other));
+        // One ticket comes once, whatever keys it comes with. What else one shows may be another's: nothing is proven yet.
+        let record = candidate.record().clone();
+        forming.gathered.retain(|key, other| *key == from || other.record.ticket != record.ticket);
         if forming.gathered.len() >= GATHERED_MAX && !forming.gathered.contains_key(&from) {
             return Err(Check::Capacity);
         }
         let founder = Founder { hello: hello.clone() };
-        let domain = candidate.record().domain.clone();
-        forming.gathered.insert(from, Gathered { founder, domain, heard });
+        forming.gathered.insert(from, Gathered { founder, record, heard });
         // Three of too few domains do not found: they are as good as two.
         let enough = forming.choose().is_some();
         let known = if enough { forming.gathered.len() + 1 } else { forming.gathered.len().min(FOUNDERS - 2) + 1 };
