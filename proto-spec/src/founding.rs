@@ -22,7 +22,7 @@ use crate::suite::{Generator, Seed, Suite};
 use crate::ticket::TicketVerified;
 use crate::types::{
     BlsSignature, Digest, Ed25519Signature, HostId, HpkePublic, MeshId, Purpose, RequestId, SecretBytes, ShareIndex,
-    TicketSerial, Time, TransportKey,
+    Time, TransportKey,
 };
 use crate::wire::{self, Address, EnrolHello};
 
@@ -155,21 +155,6 @@ impl Attempt {
         })
     }
 
-    /// Transport keys of those who hold this attempt up: they have not proven their chips, or else have not dealt, or
-    /// else have not voted.
-    pub fn silent(&self) -> Vec<TransportKey> {
-        let proven = self.peers.values().all(|peer| peer.session.is_some());
-        let all_dealt = self.deals.len() == self.peers.len();
-        let dealt = |host: &HostId| self.ceremony.dealer(host).is_some_and(|index| self.deals.contains_key(&index));
-        let waited_for = |host: &HostId, peer: &Peer| match (proven, all_dealt) {
-            (false, _) => peer.session.is_none(),
-            (true, false) => !dealt(host),
-            (true, true) => !self.votes.contains_key(host),
-        };
-        let waited = self.peers.iter().filter(|(host, peer)| **host != self.own && waited_for(host, peer));
-        waited.map(|(_, peer)| peer.record.transport).collect()
-    }
-
     /// Whether everybody but this founder has voted.
     pub fn awaits_own_vote(&self) -> bool {
         self.votes.len() == FOUNDERS - 1 && !self.votes.contains_key(&self.own)
@@ -179,12 +164,6 @@ impl Attempt {
     pub fn others(&self) -> Vec<(TransportKey, Address)> {
         let others = self.peers.values().filter(|peer| peer.record.host != self.own);
         others.map(|peer| (peer.record.transport, peer.address.clone())).collect()
-    }
-
-    /// The ticket with which the founder of this transport key came.
-    pub fn ticket_of(&self, key: &TransportKey) -> Option<TicketSerial> {
-        let peer = self.peers.values().find(|peer| peer.record.transport == *key);
-        peer.map(|peer| peer.record.ticket)
     }
 
     /// Which founder has this transport key.

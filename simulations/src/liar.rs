@@ -49,6 +49,8 @@ pub enum Lie {
     KeepsOut,
     /// In the founding: one deal to one of the others, and another to the other, and both hold for whom they are.
     Apart,
+    /// In the founding: proves its chip to the host that gathers alone, and not to the other.
+    Aside,
 }
 
 /// The liar.
@@ -61,6 +63,8 @@ pub struct Liar {
     instead: BTreeMap<Vec<u8>, KeyDeal>,
     /// Whom it dealt to first, in each attempt of the founding.
     first: BTreeMap<RequestId, TransportKey>,
+    /// Whom it asked to found with.
+    gathers: Option<TransportKey>,
     generator: Generator,
 }
 
@@ -68,7 +72,7 @@ impl Liar {
     /// A machine that lies so once the mesh is founded.
     pub fn new(machine: usize, lie: Lie) -> Self {
         let generator = Generator::new(&Seed([0x11; 32].into()));
-        Self { machine, lie, founds: false, instead: BTreeMap::new(), first: BTreeMap::new(), generator }
+        Self { machine, lie, founds: false, instead: BTreeMap::new(), first: BTreeMap::new(), gathers: None, generator }
     }
 
     /// A machine that lies so in the founding too.
@@ -93,7 +97,11 @@ impl Liar {
         if self.lie == Lie::KeepsOut {
             return to_joiner(message);
         }
+        if let Message::EnrolHello(_) = message {
+            self.gathers = Some(to);
+        }
         let (dealing, deal) = match message {
+            Message::FoundingAnswer { .. } if self.lie == Lie::Aside && self.gathers != Some(to) => return Vec::new(),
             Message::KeyDealt { ceremony, deal, .. } => (ceremony.0.to_vec(), deal),
             Message::FoundingDeal { attempt, deal, .. } if self.founds => (attempt.0.to_vec(), deal),
             Message::FoundingVote { .. } if self.founds && self.lie == Lie::NoVote => return Vec::new(),
@@ -126,7 +134,8 @@ impl Liar {
             | Lie::NoReceipts
             | Lie::NoSeat
             | Lie::KeepsOut
-            | Lie::Apart => return vec![message.clone()],
+            | Lie::Apart
+            | Lie::Aside => return vec![message.clone()],
             Lie::BadSeal => lie.sealed.iter_mut().for_each(|sealed| sealed.fill(7)),
             Lie::WrongShare | Lie::WrongDegree | Lie::StaleShare | Lie::TwoDeals => {
                 let known = self.instead.get(&dealing).cloned();

@@ -120,7 +120,7 @@ impl Host {
         // What the chip is still at work on answers a challenge of it.
         self.tpm.retain(|_, purpose| !matches!(purpose, TpmUse::Challenge(_)));
         if let Some(forming) = &mut self.forming {
-            forming.give_up(&[]);
+            forming.give_up();
         }
     }
 
@@ -128,9 +128,7 @@ impl Host {
         if let Some(forming) = &mut self.forming
             && forming.attempt.as_ref().is_some_and(|attempt| now.monotonic >= attempt.deadline)
         {
-            // Whoever did not answer is not called again before it says hello anew, and comes last then.
-            let silent = forming.attempt.as_ref().map(Attempt::silent).unwrap_or_default();
-            forming.give_up(&silent);
+            forming.give_up();
         }
         self.call_founders(now, actions);
         let Some(forming) = &mut self.forming else { return };
@@ -159,7 +157,7 @@ impl Host {
         self.send_outbox(before, actions);
     }
 
-    /// As the gathering host: there are three, so they are called. Hosts of other domains come first.
+    /// As the gathering host: there are three, so they are called.
     fn call_founders(&mut self, now: Now, actions: &mut Actions) {
         let own_address = self.config.address.clone();
         let Some(forming) = &mut self.forming else { return };
@@ -167,10 +165,9 @@ impl Host {
         if forming.attempt.is_some() {
             return;
         }
-        let Some(others) = forming.choose() else { return };
+        let Some(others) = forming.call(now.monotonic) else { return };
         let hello = EnrolHello { request: RequestId::ZERO, ticket: forming.ticket.clone(), keys, address: own_address };
-        let founders: Vec<Founder> =
-            std::iter::once(Founder { hello }).chain(others.into_iter().map(|one| one.founder.clone())).collect();
+        let founders: Vec<Founder> = std::iter::once(Founder { hello }).chain(others).collect();
         let attempt = RequestId(self.generator.bytes());
         let own = self.own.transport;
         self.on_call(now, own, attempt, &founders, actions);
@@ -226,8 +223,9 @@ impl Host {
                 }
             }
             Err((through, check)) => {
+                // It is to come again; all are where it is this host that does not hold up.
                 match through.filter(|key| *key != own_key) {
-                    Some(key) => forming.call_last(&key),
+                    Some(key) => drop(forming.gathered.remove(&key)),
                     None => forming.gathered.clear(),
                 }
                 self.refusal(Refused::new(check, Subject::Request), actions);
@@ -442,7 +440,8 @@ impl Host {
 
     fn founding_failed(&mut self, from: TransportKey, check: Check, actions: &mut Actions) {
         if let Some(forming) = &mut self.forming {
-            forming.give_up(&[from]);
+            forming.give_up();
+            forming.gathered.remove(&from); // it is to say hello again
         }
         let subject = Subject::Request;
         self.refusal(Refused::new(check, subject), actions);

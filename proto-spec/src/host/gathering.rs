@@ -9,10 +9,10 @@ use super::{Actions, Host, Lane, Table, Write};
 use crate::attest::enroll::{Candidate, JoinerKeys, member_record};
 use crate::attest::tpm::EkPublic;
 use crate::cms::committee::{FOUNDERS, FOUNDERS_T, seats_are_spread};
-use crate::error::Check;
+use crate::error::{Check, Refused, Subject};
 use crate::founding::{Attempt, Founder, check_apart};
 use crate::genesis::{GenesisVerified, SignedGenesis};
-use crate::limits::{FOUNDING_MS, GATHERED_MAX};
+use crate::limits::{CALLED_MAX, FOUNDING_MS, GATHERED_MAX};
 use crate::membership::{MemberRecord, Role};
 use crate::ticket::{Contact, Pins, SignedTicket, Ticket, TicketVerified};
 use crate::types::{Now, TicketSerial, Time, TransportKey};
@@ -42,8 +42,22 @@ pub(super) struct Gathered {
     heard: Time,
 }
 
+impl Gathered {
+    /// Whoever waits says hello again and again.
+    const fn is_here(&self, now: Time) -> bool {
+        now.0.saturating_sub(self.heard.0) < FOUNDING_MS
+    }
+}
+
 /// Two with whom the gathering host could found.
 type Pair<'a> = [&'a Gathered; FOUNDERS - 1];
+
+/// What they came with.
+fn tickets(pair: &Pair<'_>) -> [TicketSerial; FOUNDERS - 1] {
+    let mut tickets = pair.map(|one| one.record.ticket);
+    tickets.sort_unstable();
+    tickets
+}
 
 /// Where the three would be.
 fn domains<'a>(own: &'a MemberRecord, [one, other]: &Pair<'a>) -> [&'a str; FOUNDERS] {
@@ -57,14 +71,14 @@ pub(super) struct Forming {
     pub(super) contact: Option<Contact>,
     pub(super) keys: Option<JoinerKeys>,
     pub(super) gathered: BTreeMap<TransportKey, Gathered>,
-    /// With which tickets somebody came whose lie or silence ended an attempt: keys are made anew for nothing.
-    failed: BTreeSet<TicketSerial>,
+    /// How often the holders of two tickets were called: keys are made anew for nothing.
+    called: BTreeMap<[TicketSerial; FOUNDERS - 1], u32>,
     pub(super) attempt: Option<Attempt>,
     /// The three in whose founding this host voted last: it may have succeeded.
     pub(super) voted: Option<Vec<TransportKey>>,
     /// It asked for that founding.
     has_asked: bool,
-    /// Hosts that have come, as far as this host knows; below three also where more are of too few domains.
+    /// Hosts that have come, as far as this host knows; below three also where no three of them can found.
     pub(super) known: u8,
     /// What is sent until the attempt ends: messages are lost, and each is taken once.
     pub(super) outbox: Vec<(Lane, TransportKey, Message)>,
@@ -79,7 +93,7 @@ impl Forming {
             contact,
             keys: None,
             gathered: BTreeMap::new(),
-            failed: BTreeSet::new(),
+            called: BTreeMap::new(),
             attempt: None,
             voted: None,
             has_asked: false,
@@ -103,20 +117,20 @@ impl Forming {
     }
 
     /// The two with whom this host founds, once enough have come: no two show what is one machine's, and no tolerated domains
-    /// may hold as many shares as sign, or another host is waited for. Through whom an attempt failed comes last, and hosts of
-    /// other domains come first.
-    pub(super) fn choose(&self) -> Option<Pair<'_>> {
+    /// may hold as many shares as sign, or another host is waited for. Those that were called least come first: who is to blame
+    /// for an attempt cannot be seen from here. Then come hosts of other domains.
+    pub(super) fn choose(&self, now: Time) -> Option<Pair<'_>> {
         let own = self.own_record()?;
-        let others = || self.gathered.values().filter(|one| check_apart(&own, &one.record).is_ok());
+        let others = || self.gathered.values().filter(|one| one.is_here(now));
         let pairs = others().enumerate().flat_map(|(at, one)| others().skip(at + 1).map(move |other| [one, other]));
         let tolerate = self.genesis.genesis().tolerate;
         let may_found = |pair: &Pair<'_>| {
             check_apart(&pair[0].record, &pair[1].record).is_ok()
                 && seats_are_spread(FOUNDERS_T, tolerate, domains(&own, pair).into_iter())
         };
-        let failed = |pair: &Pair<'_>| pair.iter().filter(|one| self.failed.contains(&one.record.ticket)).count();
+        let called = |pair: &Pair<'_>| self.called.get(&tickets(pair)).copied();
         let spread = |pair: &Pair<'_>| BTreeSet::from(domains(&own, pair)).len();
-        pairs.filter(may_found).min_by_key(|pair| (failed(pair), Reverse(spread(pair))))
+        pairs.filter(may_found).min_by_key(|pair| (called(pair), Reverse(spread(pair))))
     }
 
     /// What the others would record of this host, once its keys are measured.
@@ -126,21 +140,29 @@ impl Forming {
         Some(member_record(&self.ticket.ticket()?, keys, &eks?))
     }
 
-    /// The attempt is over without a founding: it failed through these.
-    pub(super) fn give_up(&mut self, through: &[TransportKey]) {
-        through.iter().for_each(|key| self.call_last(key));
-        self.attempt = None;
-        self.outbox.clear();
+    /// What keeps one that came from founding with another.
+    fn clash(&self, from: &TransportKey) -> Option<Check> {
+        let one = self.gathered.get(from)?;
+        let mut others = self.gathered.iter().filter(|(key, _)| *key != from);
+        others.find_map(|(_, other)| check_apart(&one.record, &other.record).err())
     }
 
-    /// Not called again before it says hello anew, and last then.
-    pub(super) fn call_last(&mut self, key: &TransportKey) {
-        let called = self.attempt.as_ref().and_then(|attempt| attempt.ticket_of(key));
-        let gathered = self.gathered.remove(key).map(|one| one.record.ticket);
-        if self.failed.len() >= GATHERED_MAX {
-            self.failed.clear();
+    /// The two that are called now.
+    pub(super) fn call(&mut self, now: Time) -> Option<[Founder; FOUNDERS - 1]> {
+        let pair = self.choose(now)?;
+        let (tickets, founders) = (tickets(&pair), pair.map(|one| one.founder.clone()));
+        if self.called.len() >= CALLED_MAX {
+            self.called.clear();
         }
-        self.failed.extend(called.or(gathered));
+        let times = self.called.entry(tickets).or_default();
+        *times = times.saturating_add(1);
+        Some(founders)
+    }
+
+    /// The attempt is over without a founding.
+    pub(super) fn give_up(&mut self) {
+        self.attempt = None;
+        self.outbox.clear();
     }
 
     /// When there is something to do.
@@ -169,6 +191,10 @@ impl Host {
     pub(super) fn gather(&mut self, now: Now, from: TransportKey, hello: &EnrolHello, actions: &mut Actions) {
         match self.gathered(now, from, hello) {
             Ok((genesis, known)) => {
+                // Either may be the one that lies, or that got a wrong ticket: it is for a person to see.
+                if let Some(check) = self.forming.as_ref().and_then(|forming| forming.clash(&from)) {
+                    self.refusal(Refused::new(check, Subject::Request), actions);
+                }
                 self.send_joiner(Lane::Records, from, Message::EnrolForming { genesis, known }, actions);
             }
             Err(check) => self.refuse_joiner(from, hello.request, check, actions),
@@ -190,17 +216,18 @@ impl Host {
             return Err(Check::Forming); // whoever only reads joins when there is a mesh
         }
         let heard = now.monotonic;
-        forming.gathered.retain(|_, one| heard.0.saturating_sub(one.heard.0) < FOUNDING_MS);
+        forming.gathered.retain(|_, one| one.is_here(heard));
         // One ticket comes once, whatever keys it comes with. What else one shows may be another's: nothing is proven yet.
         let record = candidate.record().clone();
+        check_apart(&forming.own_record().ok_or(Check::NotReady)?, &record)?;
         forming.gathered.retain(|key, other| *key == from || other.record.ticket != record.ticket);
         if forming.gathered.len() >= GATHERED_MAX && !forming.gathered.contains_key(&from) {
             return Err(Check::Capacity);
         }
         let founder = Founder { hello: hello.clone() };
         forming.gathered.insert(from, Gathered { founder, record, heard });
-        // Three of too few domains do not found: they are as good as two.
-        let enough = forming.choose().is_some();
+        // Three that cannot found are as good as two.
+        let enough = forming.choose(heard).is_some();
         let known = if enough { forming.gathered.len() + 1 } else { forming.gathered.len().min(FOUNDERS - 2) + 1 };
         forming.known = u8::try_from(known).unwrap_or(u8::MAX);
         Ok((forming.genesis.signed().clone(), forming.known))
