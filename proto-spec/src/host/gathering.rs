@@ -71,8 +71,9 @@ pub(super) struct Forming {
     pub(super) contact: Option<Contact>,
     pub(super) keys: Option<JoinerKeys>,
     pub(super) gathered: BTreeMap<TransportKey, Gathered>,
-    /// How often the holders of two tickets were called: keys are made anew for nothing.
-    called: BTreeMap<[TicketSerial; FOUNDERS - 1], u32>,
+    /// The how manyth call went to the holders of two tickets last: keys are made anew for nothing.
+    called: BTreeMap<[TicketSerial; FOUNDERS - 1], u64>,
+    calls: u64,
     pub(super) attempt: Option<Attempt>,
     /// The three in whose founding this host voted last: it may have succeeded.
     pub(super) voted: Option<Vec<TransportKey>>,
@@ -94,6 +95,7 @@ impl Forming {
             keys: None,
             gathered: BTreeMap::new(),
             called: BTreeMap::new(),
+            calls: 0,
             attempt: None,
             voted: None,
             has_asked: false,
@@ -117,11 +119,12 @@ impl Forming {
     }
 
     /// The two with whom this host founds, once enough have come: no two show what is one machine's, and no tolerated domains
-    /// may hold as many shares as sign, or another host is waited for. Those that were called least come first: who is to blame
-    /// for an attempt cannot be seen from here. Then come hosts of other domains.
+    /// may hold as many shares as sign, or another host is waited for. Those that were not called for longest come first: who is
+    /// to blame for an attempt cannot be seen from here. Then come hosts of other domains.
     pub(super) fn choose(&self, now: Time) -> Option<Pair<'_>> {
         let own = self.own_record()?;
-        let others = || self.gathered.values().filter(|one| one.is_here(now));
+        let may_come = |one: &&Gathered| one.is_here(now) && check_apart(&own, &one.record).is_ok();
+        let others = || self.gathered.values().filter(may_come);
         let pairs = others().enumerate().flat_map(|(at, one)| others().skip(at + 1).map(move |other| [one, other]));
         let tolerate = self.genesis.genesis().tolerate;
         let may_found = |pair: &Pair<'_>| {
@@ -154,8 +157,8 @@ impl Forming {
         if self.called.len() >= CALLED_MAX {
             self.called.clear();
         }
-        let times = self.called.entry(tickets).or_default();
-        *times = times.saturating_add(1);
+        self.calls = self.calls.saturating_add(1);
+        self.called.insert(tickets, self.calls);
         Some(founders)
     }
 
@@ -217,10 +220,13 @@ impl Host {
         }
         let heard = now.monotonic;
         forming.gathered.retain(|_, one| one.is_here(heard));
-        // One ticket comes once, whatever keys it comes with. What else one shows may be another's: nothing is proven yet.
+        // Whoever is called sees the others' tickets, so one is theirs who came with it first, while they wait. What else one
+        // shows may be another's too: nothing is proven yet.
         let record = candidate.record().clone();
-        check_apart(&forming.own_record().ok_or(Check::NotReady)?, &record)?;
-        forming.gathered.retain(|key, other| *key == from || other.record.ticket != record.ticket);
+        forming.own_record().map_or(Ok(()), |own| check_apart(&own, &record))?;
+        if forming.gathered.iter().any(|(key, other)| *key != from && other.record.ticket == record.ticket) {
+            return Err(Check::NotReady);
+        }
         if forming.gathered.len() >= GATHERED_MAX && !forming.gathered.contains_key(&from) {
             return Err(Check::Capacity);
         }
