@@ -190,7 +190,7 @@ pub const UNLOCK_RETRY_MS: u64 = 500;
 /// Hosts that a gathering host remembers while the mesh is forming: more than it needs, so that one that went away
 /// does not hold up the others.
 pub const GATHERED_MAX: usize = 8;
-/// Pairs of tickets of which a gathering host remembers how often they were called: those of all that it remembers, twice.
+/// Pairs of tickets of which a gathering host remembers which call was their last: those of all that it remembers, twice.
 pub const CALLED_MAX: usize = GATHERED_MAX * (GATHERED_MAX - 1);
 /// A founding that has not ended by then is begun anew: two slow chips answer two challenges each.
 pub const FOUNDING_MS: u64 = 20_000;

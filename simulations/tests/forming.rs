@@ -416,7 +416,10 @@ fn found_despite(lie: &str, befalls: Option<Befalls>) -> bool {
         run.world.inject(0, hello.keys.transport, Message::EnrolHello(hello));
         run.settle(20);
     }
-    (0..3).all(|machine| is_member(&mut run, machine))
+    let founded = (0..3).all(|machine| is_member(&mut run, machine));
+    let refused = run.status(0).refusals;
+    assert!(founded || refused.iter().any(|refused| refused.check == Check::TicketUsed), "{lie}: nobody sees why");
+    founded
 }
 
 #[test]

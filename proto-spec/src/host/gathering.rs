@@ -123,8 +123,7 @@ impl Forming {
     /// to blame for an attempt cannot be seen from here. Then come hosts of other domains.
     pub(super) fn choose(&self, now: Time) -> Option<Pair<'_>> {
         let own = self.own_record()?;
-        let may_come = |one: &&Gathered| one.is_here(now) && check_apart(&own, &one.record).is_ok();
-        let others = || self.gathered.values().filter(may_come);
+        let others = || self.gathered.values().filter(|one| one.is_here(now));
         let pairs = others().enumerate().flat_map(|(at, one)| others().skip(at + 1).map(move |other| [one, other]));
         let tolerate = self.genesis.genesis().tolerate;
         let may_found = |pair: &Pair<'_>| {
@@ -192,7 +191,7 @@ impl Forming {
 impl Host {
     /// As the gathering host: somebody would found with us.
     pub(super) fn gather(&mut self, now: Now, from: TransportKey, hello: &EnrolHello, actions: &mut Actions) {
-        match self.gathered(now, from, hello) {
+        match self.gathered(now, from, hello, actions) {
             Ok((genesis, known)) => {
                 // Either may be the one that lies, or that got a wrong ticket: it is for a person to see.
                 if let Some(check) = self.forming.as_ref().and_then(|forming| forming.clash(&from)) {
@@ -204,7 +203,13 @@ impl Host {
         }
     }
 
-    fn gathered(&mut self, now: Now, from: TransportKey, hello: &EnrolHello) -> Result<(SignedGenesis, u8), Check> {
+    fn gathered(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        hello: &EnrolHello,
+        actions: &mut Actions,
+    ) -> Result<(SignedGenesis, u8), Check> {
         let suite = self.ground.suite.clone();
         let forming = self.forming.as_mut().ok_or(Check::NotReady)?;
         if forming.contact.is_some() {
@@ -223,8 +228,10 @@ impl Host {
         // Whoever is called sees the others' tickets, so one is theirs who came with it first, while they wait. What else one
         // shows may be another's too: nothing is proven yet.
         let record = candidate.record().clone();
-        forming.own_record().map_or(Ok(()), |own| check_apart(&own, &record))?;
+        check_apart(&forming.own_record().ok_or(Check::NotReady)?, &record)?;
         if forming.gathered.iter().any(|(key, other)| *key != from && other.record.ticket == record.ticket) {
+            // A machine that lost its keys is to come again until its old ones are forgotten; a person sees what it is.
+            self.refusal(Refused::new(Check::TicketUsed, Subject::Request), actions);
             return Err(Check::NotReady);
         }
         if forming.gathered.len() >= GATHERED_MAX && !forming.gathered.contains_key(&from) {
