@@ -85,6 +85,10 @@ fn a_liar_that_goes_away_whenever_its_dealing_is_given_up_holds_up_ever_fewer() 
     let mut run = enrolled_with(Lie::Mute, 2, 0);
     let liar = run.world.liar.as_ref().expect("a liar").machine;
     let honest = (liar + 1) % 3;
+    // One that leads tells itself what it holds: another is to lead.
+    run.world.crash(liar);
+    run.settle(10_000);
+    run.world.start(liar);
     let mut given_up = 0;
     let until = run.world.now_ms + 600_000;
     while run.world.now_ms < until {
