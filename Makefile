@@ -8,6 +8,7 @@
 
 SEEDS ?= 2000
 ROUNDS ?= 20
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 RUNNER := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo nextest run || echo test)
 
 .PHONY: demo test verify fix setup build bench sim testnet
@@ -20,7 +21,7 @@ build: setup
 
 demo: setup
 	cargo build --release --locked -p vouchsafe -p vouchsafe-testnet
-	@target/release/testnet demo $(if $(KEEP),--keep) $(if $(CREDENTIAL),--credential '$(CREDENTIAL)')
+	@$(TARGET)/release/testnet demo $(if $(KEEP),--keep) $(if $(CREDENTIAL),--credential '$(CREDENTIAL)')
 
 test: build
 	cargo $(RUNNER) --workspace --locked
@@ -40,24 +41,24 @@ fix: setup
 bench:
 	@scripts/setup etcd-server etcd-client
 	cargo build --release --locked -p vouchsafe -p vouchsafe-testnet
-	@target/release/testnet bench
+	@$(TARGET)/release/testnet bench
 
 sim: build
-	target/debug/sim swarm crash --seeds $(SEEDS)
-	target/debug/sim swarm partition --seeds $(SEEDS)
-	target/debug/sim swarm registers --seeds $(SEEDS)
-	target/debug/sim swarm boundaries --hosts 5 --seeds $(SEEDS)
-	target/debug/sim swarm seats --hosts 8 --seeds $$(( $(SEEDS) / 10 ))
+	$(TARGET)/debug/sim swarm crash --seeds $(SEEDS)
+	$(TARGET)/debug/sim swarm partition --seeds $(SEEDS)
+	$(TARGET)/debug/sim swarm registers --seeds $(SEEDS)
+	$(TARGET)/debug/sim swarm boundaries --hosts 5 --seeds $(SEEDS)
+	$(TARGET)/debug/sim swarm seats --hosts 8 --seeds $$(( $(SEEDS) / 10 ))
 
 testnet: build
-	target/debug/testnet run keep
-	target/debug/testnet run heads
-	target/debug/testnet run restart --rounds $(ROUNDS)
-	target/debug/testnet run powercut --rounds $(ROUNDS)
-	target/debug/testnet run failover --rounds $(ROUNDS)
-	target/debug/testnet run partition --rounds $(ROUNDS)
-	target/debug/testnet run restart-one --rounds 5
-	target/debug/testnet run registers --rounds 125
-	target/debug/testnet run grow
-	target/debug/testnet run outside
-	target/debug/testnet run chips
+	$(TARGET)/debug/testnet run keep
+	$(TARGET)/debug/testnet run heads
+	$(TARGET)/debug/testnet run restart --rounds $(ROUNDS)
+	$(TARGET)/debug/testnet run powercut --rounds $(ROUNDS)
+	$(TARGET)/debug/testnet run failover --rounds $(ROUNDS)
+	$(TARGET)/debug/testnet run partition --rounds $(ROUNDS)
+	$(TARGET)/debug/testnet run restart-one --rounds 5
+	$(TARGET)/debug/testnet run registers --rounds 125
+	$(TARGET)/debug/testnet run grow
+	$(TARGET)/debug/testnet run outside
+	$(TARGET)/debug/testnet run chips
