@@ -5,6 +5,7 @@
 use spec::error::Failure;
 use spec::genesis::SignedGenesis;
 use spec::host::{LocalCommand, LocalReply};
+use spec::types::{BlsSignature, RequestId, ShareIndex};
 use spec::wire::Message;
 use vouchsafe_sim::liar::{Liar, Lie};
 use vouchsafe_sim::run::Run;
@@ -76,4 +77,50 @@ fn a_joiner_whose_ticket_pins_the_key_takes_nobodys_word_that_the_mesh_is_formin
     assert!(run.records(0).members().count() == 6, "it is in all the same");
     let answer = run.ask(5, LocalCommand::Join { ticket, address: None }, WAIT_MS);
     assert!(matches!(answer, Some(Err(Failure::Membership(_)))), "{answer:?}");
+}
+
+#[test]
+fn a_member_that_sends_false_parts_keeps_no_joiner_out() {
+    let (mut run, genesis) = mesh_of_five();
+    let liar = run.world.machines[1].transport;
+    let joiner = 5;
+    run.world.start(joiner);
+    let command = run.joining(joiner, &genesis, |_| {}).expect("an identity");
+    let asked = run.world.command(joiner, command).expect("it runs");
+    let key_epoch = run.status(0).key.expect("a key").key_epoch;
+    let mut admitted = false;
+    for _ in 0..2_000 {
+        for index in 1..=5 {
+            let part = BlsSignature([index; 48]);
+            let lie = Message::EnrolPart { key_epoch, t: 1, index: ShareIndex(index), part };
+            run.world.inject(joiner, liar, lie);
+        }
+        let until = run.world.now_ms + 10;
+        run.world.run_until(until);
+        while let Some(answer) = run.world.answers.pop_front() {
+            assert!(answer.id != asked || answer.reply.is_ok(), "{:?}", answer.reply);
+            admitted |= answer.id == asked;
+        }
+    }
+    assert!(admitted, "the joiner is in");
+}
+
+#[test]
+fn an_admission_that_a_stranger_brings_is_refused() {
+    let (mut run, _) = mesh_of_five();
+    let records = run.records(0);
+    let mut record = records.members().next().expect("a member").record().clone();
+    let before = records.members().count();
+    let key = run.world.machines[6].transport;
+    (record.host.0[0], record.ticket.0[0], record.name) = (!record.host.0[0], !record.ticket.0[0], "new".to_owned());
+    record.eks.clear();
+    (record.transport, record.vote.0[0], record.ak[9]) = (key, !record.vote.0[0], !record.ak[9]);
+    for machine in 0..5 {
+        let (request, parts) = (RequestId([7; 16]), vec![(ShareIndex(1), BlsSignature::ZERO)]);
+        let lie = Message::EnrolAdmit { request, record: Box::new(record.clone()), parts };
+        run.world.inject(machine, key, lie);
+    }
+    run.settle(WAIT_MS);
+    let after = run.records(0).members().count();
+    assert_eq!(before, after);
 }
