@@ -111,12 +111,12 @@ fn two_machines_of_one_name_do_not_found_together_and_it_is_seen_why() {
         let command = run.joining(machine, &genesis, |ticket| name.clone_into(&mut ticket.name)).expect("an identity");
         run.ask(machine, command, WAIT_MS).expect("an answer")
     };
-    let refused = named(&mut run, 3, "h0");
-    assert!(matches!(&refused, Err(Failure::Refused(refused)) if refused.check == Check::NameTaken), "{refused:?}");
     assert!(named(&mut run, 2, "h1").is_ok());
     run.settle(WAIT_MS);
     let status = run.status(0);
     assert!(status.forming.is_some() && status.refusals.iter().any(|refused| refused.check == Check::NameTaken));
+    let refused = named(&mut run, 3, "h0");
+    assert!(matches!(&refused, Err(Failure::Refused(refused)) if refused.check == Check::NameTaken), "{refused:?}");
     assert!(join(&mut run, &genesis, 3).is_ok());
     run.settle(WAIT_MS);
     are_members(&mut run, &[0, 1, 3]);

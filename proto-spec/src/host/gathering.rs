@@ -71,7 +71,7 @@ pub(super) struct Forming {
     pub(super) contact: Option<Contact>,
     pub(super) keys: Option<JoinerKeys>,
     pub(super) gathered: BTreeMap<TransportKey, Gathered>,
-    /// The how manyth call went to the holders of two tickets last: keys are made anew for nothing.
+    /// Of all calls, numbered, the last that went to the holders of these two tickets: keys are made anew for nothing.
     called: BTreeMap<[TicketSerial; FOUNDERS - 1], u64>,
     calls: u64,
     pub(super) attempt: Option<Attempt>,
